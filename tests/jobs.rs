@@ -12,7 +12,13 @@ use std::{
 use async_trait::async_trait;
 use couple::{
     Backend, Error, ErrorKind, ManualClock,
-    core::job::{Context, Handler, Job, JobChange, JobError, Queue, Registry, Worker, WorkerOptions},
+    core::{
+        Change, Idempotency, IdempotencyChange, OutcomeRecord, digest,
+        job::{
+            Context, Handler, Job, JobChange, JobError, PurgeDead, PurgeDeadHandler, PurgeOutcomes,
+            PurgeOutcomesHandler, Queue, Registry, Worker, WorkerOptions,
+        },
+    },
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -113,6 +119,17 @@ impl Shop {
     async fn enqueue(&self, deed: Deed) {
         let change = self.backend.ports().enqueue(&deed).unwrap();
         self.backend.ports().commit(vec![change]).await.unwrap();
+    }
+    /// Enqueues a job that purges, and runs it by a worker without schedules.
+    async fn purge(&self, job: Change) {
+        let ports = self.backend.ports();
+        ports.commit(vec![job]).await.unwrap();
+        let handlers = Registry::default()
+            .with(PurgeOutcomesHandler(ports.clone()))
+            .with(PurgeDeadHandler(ports.clone()));
+        let queues = vec![Queue::new("default", 1)];
+        let worker = Worker::new(ports.clone(), handlers, Vec::new(), queues, WorkerOptions::default());
+        assert_eq!(worker.run_until_idle().await.unwrap(), 1);
     }
     fn runs(&self) -> usize {
         self.done.0.load(Ordering::SeqCst)
@@ -282,6 +299,91 @@ async fn running_job_with_an_expired_lease_is_renewed_and_not_run_again() {
     let claim = JobChange::ClaimAbandoned { queue: "deeds".to_owned(), now, lease_until, claim: 7 };
     let claimed = ports.commit(vec![claim.into()]).await.unwrap().into_claimed_jobs();
     assert_eq!(claimed[0].attempt, 2, "the run was one attempt");
+}
+
+/// Two workers: one runs a job for ten times its lease, while the other looks for abandoned jobs all the time.
+#[tokio::test(start_paused = true)]
+async fn job_that_runs_longer_than_its_lease_is_renewed_and_runs_once() {
+    let lease = Duration::from_secs(30);
+    // The first worker does not look for abandoned jobs in this time, because it renews its leases then, too.
+    let shop = Shop::new(WorkerOptions::default().with_lease(lease).with_poll_interval(lease * 40));
+    let (ports, registry) = (shop.backend.ports(), Registry::default().with(shop.done.clone()));
+    let hungry = WorkerOptions::default().with_lease(lease).with_poll_interval(Duration::from_secs(1));
+    let queues = vec![Queue::new("deeds", 4)];
+    shop.enqueue(Deed::Hang).await;
+    let process = shop.worker.clone().start();
+    while shop.runs() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _other = Worker::new(ports.clone(), registry, Vec::new(), queues, hungry).start();
+    let run_for = async |seconds| {
+        for _ in 0..seconds {
+            shop.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    run_for(300).await;
+    assert_eq!(shop.runs(), 1, "the job ran a second time beside the first");
+    // After the end of its worker nothing renews the lease.
+    drop(process);
+    run_for(20).await;
+    assert_eq!(shop.runs(), 1, "the lease lasts for its whole duration");
+    run_for(15).await;
+    assert_eq!(shop.runs(), 2, "the job of the dead worker is not taken over");
+}
+
+#[tokio::test]
+async fn recorded_outcomes_are_purged_when_they_have_expired() {
+    let shop = Shop::new(WorkerOptions::default());
+    let ports = shop.backend.ports();
+    let now = couple::Clock::now(&*shop.clock);
+    let scope = |n: u32| digest(&[&n.to_be_bytes()]);
+    // More than one purging commit removes.
+    let record = |n: u32| {
+        let request = digest(&[b"request"]);
+        let expires_at = now.plus(Idempotency::RETENTION + Duration::from_secs(u64::from(n / 1_001)));
+        let outcome = String::from("{}");
+        let record = OutcomeRecord { scope: scope(n), request, outcome, recorded_at: now, expires_at };
+        IdempotencyChange::Record(record).into()
+    };
+    ports.commit((0..=1_001).map(record).collect()).await.unwrap();
+    let left_after_purge = async || {
+        shop.purge(ports.enqueue(&PurgeOutcomes {}).unwrap()).await;
+        let mut left = Vec::new();
+        for n in 0..=1_001 {
+            left.extend(ports.store.outcome(&scope(n)).await.unwrap().map(|_| n));
+        }
+        left
+    };
+    shop.clock.advance(Idempotency::RETENTION - Duration::from_secs(1));
+    assert_eq!(left_after_purge().await.len(), 1_002, "purged before the end of the retention");
+    shop.clock.advance(Duration::from_millis(1_500));
+    assert!(left_after_purge().await == [1_001], "all but the one that has not expired");
+    shop.clock.advance(Duration::from_secs(1));
+    assert_eq!(left_after_purge().await, [0; 0]);
+}
+
+#[tokio::test]
+async fn dead_jobs_are_purged_after_thirty_days() {
+    let shop = Shop::new(WorkerOptions::default());
+    let ports = shop.backend.ports();
+    for _ in 0..501 {
+        shop.enqueue(Deed::Never).await;
+    }
+    shop.worker.run_until_idle().await.unwrap();
+    shop.clock.advance(Duration::from_hours(1));
+    shop.enqueue(Deed::Never).await;
+    shop.worker.run_until_idle().await.unwrap();
+    let dead_after_purge = async || {
+        shop.purge(ports.enqueue(&PurgeDead {}).unwrap()).await;
+        ports.store.dead_jobs(None, 1_000).await.unwrap().len()
+    };
+    shop.clock.advance(Duration::from_hours(30 * 24 - 2));
+    assert_eq!(dead_after_purge().await, 502, "an operator has thirty days to replay a job");
+    shop.clock.advance(Duration::from_hours(1) + Duration::from_secs(1));
+    assert_eq!(dead_after_purge().await, 1);
+    shop.clock.advance(Duration::from_hours(1));
+    assert_eq!(dead_after_purge().await, 0);
 }
 
 #[tokio::test]

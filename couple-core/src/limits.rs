@@ -179,6 +179,7 @@ impl RateLimiter for Unlimited {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::EmailAddress;
 
     #[test]
     fn addresses_of_one_client_have_one_key() {
@@ -204,5 +205,19 @@ mod tests {
         assert_eq!(shared("2001:db8:1:2::1", "2001:db8:1:102::1"), [false, false, true]);
         assert_eq!(shared("2001:db8:1:2::1", "2001:db8:2:2::1"), [false, false, false]);
         assert_eq!(per_client(rule, None), []);
+    }
+
+    #[test]
+    fn keys_name_their_kind_and_are_not_printed() {
+        let email = EmailAddress::parse("email", "ana@example.org").unwrap();
+        let ip: IpAddr = "192.0.2.1".parse().unwrap();
+        assert_eq!(LimitKey::new("account", 7).as_str(), "account:7");
+        assert_eq!(LimitKey::email(email.key()).as_str(), "email:ana@example.org");
+        assert_eq!(LimitKey::client(ip).as_str(), "ip:192.0.2.1");
+        assert_eq!(LimitKey::client("2001:db8:1:2::9".parse().unwrap()).as_str(), "ip:2001:db8:1:2::/64");
+        let both = LimitKey::client_and_email(Some(ip), email.key());
+        assert_eq!(both.as_str(), "pair:ip:192.0.2.1 ana@example.org");
+        assert_eq!(LimitKey::client_and_email(None, email.key()).as_str(), "pair:- ana@example.org");
+        assert_eq!(format!("{both:?}"), "LimitKey(…)");
     }
 }

@@ -464,4 +464,305 @@ mod tests {
             link_of(&keys, TokenKind::Password, token.id).expose()
         );
     }
+
+    fn account() -> Account {
+        Account {
+            id: AccountId::new(&ManualClock::default(), &SeededEntropy::new(2)),
+            email: EmailAddress::parse("email", "ana@example.org").unwrap(),
+            display_name: DisplayName::parse("display_name", "Ana").unwrap(),
+            locale: None,
+            time_zone: None,
+            birthday: None,
+            password: None,
+            created_at: at(0),
+            deletion_due: None,
+            version: 3,
+        }
+    }
+
+    fn session(account: AccountId) -> Session {
+        Session {
+            id: SessionId::new(&ManualClock::default(), &SeededEntropy::new(3)),
+            account,
+            token: digest(&[b"token"]),
+            device: None,
+            created_at: at(0),
+            authenticated_at: at(0),
+            seen_at: at(0),
+            expires_at: at(999_999),
+        }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(seconds))
+    }
+
+    fn hash(text: &str) -> PasswordHash {
+        PasswordHash::from_stored(text)
+    }
+
+    #[test]
+    fn codes_and_links_are_derived_from_the_id_of_the_token() {
+        let (keys, token) = mailed(TokenKind::Password);
+        let other = TokenId::new(&ManualClock::default(), &SeededEntropy::new(9));
+        let (code, link) = (code_of(&keys, token.id), link_of(&keys, token.kind, token.id));
+        assert!(code.expose().len() == 6 && code.expose().bytes().all(|b| b.is_ascii_digit()));
+        // 24 bytes in Base64.
+        assert!(link.expose().starts_with("reset_") && link.expose().len() == "reset_".len() + 32);
+        assert_ne!(code.expose(), code_of(&keys, other).expose());
+        assert_ne!(link.expose(), link_of(&keys, token.kind, other).expose());
+        assert_ne!(link.expose(), link_of(&Keyring::new([4; 32]), token.kind, token.id).expose());
+        assert_eq!(token.link, digest(&[link.expose().as_bytes()]));
+        let typed = |text: &str| typed_code(&Secret::new(text.to_owned())).map(|code| code.expose().clone());
+        assert_eq!(typed(" 012-345 "), Ok("012345".to_owned()));
+        assert_eq!(typed("01234"), Err(Invalid::new("code", "invalid")));
+    }
+
+    #[test]
+    fn links_of_each_kind_last_as_long_as_the_policy_says() {
+        for (kind, seconds) in [
+            (TokenKind::SignUp, 24 * 3_600),
+            (TokenKind::Email, 24 * 3_600),
+            (TokenKind::SignIn, 3_600),
+            (TokenKind::Password, 3_600),
+            (TokenKind::CancelEmail, 48 * 3_600),
+        ] {
+            let (_, token) = mailed(kind);
+            assert_eq!((token.code_expires_at, token.expires_at), (at(600), at(seconds)), "{kind:?}");
+            let link = |now| require_link(Some(token.clone()), kind, now, &AccountError::InvalidToken);
+            assert!(link(at(seconds - 1)).is_ok(), "{kind:?}");
+            assert!(matches!(link(at(seconds)), Err(AccountError::InvalidToken)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn used_link_is_distinguished_from_an_unknown_and_from_an_expired_one() {
+        let (keys, token) = mailed(TokenKind::SignIn);
+        let link = |token: Option<Token>, now| {
+            require_link(token, TokenKind::SignIn, now, &AccountError::InvalidCredentials).map(drop)
+        };
+        let is_used =
+            |token: &Token, now| matches!(link(Some(token.clone()), now), Err(AccountError::UsedToken));
+        let used = Token { used_at: Some(at(1)), ..token.clone() };
+        let by_link = Token { used_form: Some(ProofForm::Link), ..token.clone() };
+        assert!(is_used(&used, at(2)) && is_used(&by_link, at(2)));
+        assert!(is_used(&used, at(9_999)) && is_used(&by_link, at(9_999)));
+        assert!(matches!(link(None, at(2)), Err(AccountError::InvalidCredentials)));
+        assert!(matches!(link(Some(token), at(9_999)), Err(AccountError::InvalidCredentials)));
+        let (code, own) = (code_of(&keys, used.id), digest(&[b"own"]));
+        let matched = match_code(&keys, &[used], &code, &own, &AccountPolicy::default(), at(2));
+        assert!(matched.is_none(), "the code of a used token");
+    }
+
+    #[test]
+    fn right_code_proves_the_token_that_it_was_mailed_with() {
+        let (keys, one) = mailed(TokenKind::SignIn);
+        let id = TokenId::new(&ManualClock::default(), &SeededEntropy::new(9));
+        let two = Token { id, tries: 2, foreign_tries: 1, ..one.clone() };
+        let open = [one.clone(), two.clone()];
+        let prove = |code: &Secret<String>, network: &[u8]| {
+            match_code(&keys, &open, code, &digest(&[network]), &AccountPolicy::default(), at(0))
+        };
+        let own = prove(&code_of(&keys, two.id), b"own").unwrap();
+        assert_eq!((own.token.id, own.form, own.tries), (two.id, ProofForm::Code, Some(Tries::Own(2))));
+        let foreign = prove(&code_of(&keys, two.id), b"foreign").unwrap();
+        assert_eq!((foreign.token.id, foreign.tries), (two.id, Some(Tries::Foreign(1))));
+        assert_eq!(prove(&code_of(&keys, one.id), b"own").unwrap().token.id, one.id);
+        assert!(prove(&Secret::new("nonsense".to_owned()), b"own").is_none());
+    }
+
+    #[test]
+    fn confirmed_sign_up_adds_the_account_and_keeps_the_other_form_of_its_token() {
+        let (_, token) = mailed(TokenKind::SignUp);
+        let named = Token {
+            display_name: Some(DisplayName::parse("display_name", "Typed").unwrap()),
+            locale: Some(Locale::matched("de").unwrap()),
+            ..token
+        };
+        let session = session(account().id);
+        let confirm = |presented: &PresentedToken, existing: Option<&Account>, fields: VerifiedFields| {
+            confirm_sign_up(presented, existing, fields, Some(hash("h")), session.clone(), at(5))
+        };
+        let presented = PresentedToken::link(named.clone());
+        let (added, changes) = confirm(&presented, None, VerifiedFields::default()).unwrap();
+        let expected = Account {
+            display_name: named.display_name.clone().unwrap(),
+            locale: named.locale.clone(),
+            password: Some(hash("h")),
+            created_at: at(5),
+            version: 0,
+            ..account()
+        };
+        assert_eq!(added, expected);
+        let seen = SeenToken { tries: None, used_form: None };
+        let (id, email) = (named.id, named.email.key().clone());
+        let redeem = AccountChange::RedeemForm { id, seen, form: ProofForm::Link, account: added.id };
+        let end = AccountChange::EndTokens { kind: TokenKind::SignUp, email, except: Some(id), at: at(5) };
+        let insert = AccountChange::InsertSession { session: session.clone(), version: 0 };
+        assert_eq!(
+            changes,
+            [redeem.into(), end.into(), AccountChange::Insert(expected).into(), insert.into()]
+        );
+        let fields = VerifiedFields {
+            display_name: Some(DisplayName::parse("display_name", "Chosen").unwrap()),
+            locale: Some(Locale::matched("fr").unwrap()),
+        };
+        let (added, _) = confirm(&presented, None, fields.clone()).unwrap();
+        assert_eq!((Some(added.display_name), added.locale), (fields.display_name, fields.locale));
+        let refused = |presented: &PresentedToken, existing: Option<&Account>| {
+            matches!(confirm(presented, existing, VerifiedFields::default()), Err(AccountError::InvalidToken))
+        };
+        assert!(refused(&presented, Some(&account())), "the address has an account by now");
+        let second = Token { used_form: Some(ProofForm::Code), ..named };
+        assert!(refused(&PresentedToken::link(second), None), "the second form signs in");
+    }
+
+    #[test]
+    fn sign_in_withdraws_a_deletion_that_is_not_due() {
+        let plain = account();
+        let new = session(plain.id);
+        let inserted = |version| AccountChange::InsertSession { session: new.clone(), version }.into();
+        let (after, changes) = sign_in(&plain, None, None, new.clone(), at(9)).unwrap();
+        assert_eq!((after, changes), (plain.clone(), vec![inserted(3)]), "nothing else changes");
+        let leaving = Account { deletion_due: Some(at(10)), password: Some(hash("old")), ..plain.clone() };
+        let (after, changes) = sign_in(&leaving, None, None, new.clone(), at(9)).unwrap();
+        let stays = Account { deletion_due: None, ..leaving.clone() };
+        assert_eq!(after, Account { version: 4, ..stays.clone() });
+        assert_eq!(changes, [AccountChange::Update(stays).into(), inserted(4)]);
+        let late = sign_in(&leaving, None, None, new.clone(), at(10));
+        assert!(matches!(late, Err(AccountError::InvalidCredentials)), "the deletion is due");
+        let (after, changes) = sign_in(&plain, Some(hash("new")), None, new.clone(), at(9)).unwrap();
+        let rehashed = Account { password: Some(hash("new")), ..plain };
+        assert_eq!(after, Account { version: 4, ..rehashed.clone() });
+        assert_eq!(changes, [AccountChange::Update(rehashed).into(), inserted(4)]);
+    }
+
+    #[test]
+    fn sign_in_by_the_second_form_uses_up_the_token() {
+        let (_, token) = mailed(TokenKind::SignIn);
+        let (id, email) = (token.id, token.email.key().clone());
+        let changes = |presented: &PresentedToken| {
+            let mut changes =
+                sign_in(&account(), None, Some(presented), session(account().id), at(9)).unwrap().1;
+            changes.truncate(2);
+            changes
+        };
+        let end =
+            |except| AccountChange::EndTokens { kind: token.kind, email: email.clone(), except, at: at(9) };
+        let first =
+            PresentedToken { token: token.clone(), form: ProofForm::Code, tries: Some(Tries::Foreign(2)) };
+        let seen = SeenToken { tries: Some(Tries::Foreign(2)), used_form: None };
+        let redeem = AccountChange::RedeemForm { id, seen, form: ProofForm::Code, account: account().id };
+        assert!(!first.is_second());
+        assert_eq!(changes(&first), [redeem.into(), end(Some(id)).into()]);
+        let used = Token { used_form: Some(ProofForm::Code), ..token.clone() };
+        let second = PresentedToken::link(used);
+        let seen = SeenToken { tries: None, used_form: Some(ProofForm::Code) };
+        let redeem = AccountChange::RedeemToken { id, seen, at: at(9) };
+        assert!(second.is_second());
+        assert_eq!(changes(&second), [redeem.into(), end(None).into()]);
+    }
+
+    fn ended(kind: TokenKind) -> Change {
+        AccountChange::EndTokens { kind, email: account().email.key().clone(), except: None, at: at(9) }
+            .into()
+    }
+
+    fn ended_of(kind: TokenKind) -> Change {
+        AccountChange::EndTokensOf { account: account().id, kind, except: None, at: at(9) }.into()
+    }
+
+    fn redeemed(token: &Token) -> Change {
+        let seen = SeenToken { tries: None, used_form: token.used_form };
+        AccountChange::RedeemToken { id: token.id, seen, at: at(9) }.into()
+    }
+
+    fn all_sessions_end() -> Change {
+        AccountChange::EndSessions { account: account().id, except: None }.into()
+    }
+
+    #[test]
+    fn new_password_ends_sessions_tokens_and_changes_of_address() {
+        let (_, token) = mailed(TokenKind::Password);
+        let new = session(account().id);
+        let common = [
+            ended_of(TokenKind::Email),
+            ended_of(TokenKind::CancelEmail),
+            ended(TokenKind::SignUp),
+            ended(TokenKind::Password),
+            ended(TokenKind::SignIn),
+            AccountChange::Update(Account { password: Some(hash("p")), ..account() }).into(),
+            all_sessions_end(),
+        ];
+        assert_eq!(set_password(&account(), hash("p"), None, None, at(9)), common);
+        let presented = PresentedToken::link(token.clone());
+        let changes = set_password(&account(), hash("p"), Some(&presented), Some(new.clone()), at(9));
+        let mut expected = vec![redeemed(&token)];
+        expected.extend(common);
+        expected.push(AccountChange::InsertSession { session: new, version: 4 }.into());
+        assert_eq!(changes, expected);
+    }
+
+    #[test]
+    fn confirmed_address_replaces_the_old_one_and_ends_what_was_mailed_to_it() {
+        let (_, token) = mailed(TokenKind::Email);
+        let email = EmailAddress::parse("email", "new@example.org").unwrap();
+        let token = Token { email: email.clone(), ..token };
+        let presented = PresentedToken::link(token.clone());
+        let (account_id, seen) = (account().id, SeenToken { tries: None, used_form: None });
+        let redeem =
+            AccountChange::RedeemForm { id: token.id, seen, form: ProofForm::Link, account: account_id };
+        let others = AccountChange::EndTokensOf {
+            account: account_id,
+            kind: TokenKind::Email,
+            except: Some(token.id),
+            at: at(9),
+        };
+        assert_eq!(
+            confirm_email(&account(), &presented, at(9)),
+            [
+                redeem.into(),
+                others.into(),
+                ended_of(TokenKind::CancelEmail),
+                PairingChange::WithdrawInvitesOf { inviter: account_id }.into(),
+                ended(TokenKind::SignUp),
+                ended(TokenKind::SignIn),
+                ended(TokenKind::Password),
+                AccountChange::Update(Account { email, ..account() }).into(),
+            ]
+        );
+        assert_eq!(confirm_email_again(&presented, at(9)), [redeemed(&token)]);
+    }
+
+    #[test]
+    fn owner_of_the_old_address_cancels_all_pending_changes() {
+        let (_, token) = mailed(TokenKind::CancelEmail);
+        assert_eq!(
+            cancel_email(&account(), &PresentedToken::link(token.clone()), at(9)),
+            [redeemed(&token), ended_of(TokenKind::Email), ended_of(TokenKind::CancelEmail)]
+        );
+    }
+
+    #[test]
+    fn requested_deletion_ends_sessions_invites_and_pending_tokens() {
+        assert_eq!(
+            request_deletion(&account(), at(99), at(9)),
+            [
+                PairingChange::WithdrawInvitesOf { inviter: account().id }.into(),
+                AccountChange::Update(Account { deletion_due: Some(at(99)), ..account() }).into(),
+                all_sessions_end(),
+                ended(TokenKind::SignUp),
+                ended_of(TokenKind::Email),
+                ended_of(TokenKind::CancelEmail),
+            ]
+        );
+    }
+
+    #[test]
+    fn proof_of_identity_is_recent_for_ten_minutes() {
+        let session = Session { authenticated_at: at(100), ..session(account().id) };
+        let recent = |now| require_recent(&session, &AccountPolicy::default(), now);
+        assert!(recent(at(100)).is_ok() && recent(at(699)).is_ok());
+        assert!(matches!(recent(at(700)), Err(AccountError::RecentSignInRequired)));
+    }
 }

@@ -53,4 +53,24 @@ mod tests {
             }
         }
     }
+
+    /// Entropy of which every byte is the same.
+    struct Constant(u8);
+
+    impl Entropy for Constant {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0);
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_and_is_a_random_part_of_its_limit() {
+        let backoff = Backoff::default();
+        let longest = |attempt| backoff.wait(attempt, &Constant(0xFF)).as_secs();
+        assert_eq!([1, 2, 3, 10, 11, i64::MAX].map(longest), [5, 10, 20, 2_560, 3_600, 3_600]);
+        assert_eq!([0, -7].map(longest), [5, 5]);
+        assert_eq!(backoff.wait(3, &Constant(0)), Duration::ZERO);
+        let half = fraction(Duration::from_secs(100), &Constant(0x80));
+        assert!((Duration::from_secs(50)..Duration::from_secs(51)).contains(&half), "{half:?}");
+    }
 }

@@ -246,4 +246,16 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Misconfigured, "{expression} {zone}");
         }
     }
+
+    #[test]
+    fn scheduled_jobs_have_their_names_as_deduplication_keys() {
+        assert_eq!(PurgeOutcomes {}.dedupe_key().as_deref(), Some(PurgeOutcomes::NAME));
+        assert_eq!(PurgeDead {}.dedupe_key().as_deref(), Some(PurgeDead::NAME));
+        assert_eq!(Digest {}.dedupe_key(), None, "a job has none unless it states one");
+        assert_eq!(Digest::MAX_AGE, Duration::from_hours(72));
+        let daily = Schedule::every(Duration::from_hours(24), || Digest {});
+        assert_eq!(daily.name(), "test.digest");
+        assert_eq!(daily.due_after(Timestamp::from_micros(1)).unwrap().micros(), 86_400_000_001);
+        assert_eq!(format!("{daily:?}"), r#"Schedule { name: "test.digest", times: Every(86400s), .. }"#);
+    }
 }

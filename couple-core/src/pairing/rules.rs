@@ -368,6 +368,12 @@ mod tests {
                 state: InviteState::Open,
             }
         }
+        fn couple(&self, first: &Person, second: &Person) -> Couple {
+            match self.accept(second, &self.invite(first, None)) {
+                Ok(AcceptDecision::Paired(couple, _)) => *couple,
+                other => panic!("not paired: {other:?}"),
+            }
+        }
         fn accept(&self, person: &Person, invite: &Invite) -> Result<AcceptDecision, PairingError> {
             let id = CoupleId::new(&self.clock, &self.entropy);
             let read = AcceptFacts {
@@ -454,5 +460,257 @@ mod tests {
         assert!(!one.restored() && changes.len() == 1);
         let (both, changes) = restore(Some(&one), ben.id, true, now).unwrap();
         assert!(both.restored() && changes.len() == 2);
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn code_is_two_groups_of_five_letters_and_the_link_a_token_with_its_kind() {
+        let world = World::new();
+        let [one, other] = [(); 2].map(|()| InviteId::new(&world.clock, &world.entropy));
+        let code = code_of(&world.keys, one);
+        let (left, right) = code.expose().split_once('-').unwrap();
+        for group in [left, right] {
+            assert!(group.len() == 5 && group.bytes().all(|b| b.is_ascii_alphanumeric()), "{group}");
+        }
+        assert_eq!(
+            typed_code(&format!(" {}{} ", left.to_lowercase(), right)),
+            Some(format!("{left}{right}"))
+        );
+        assert_ne!(code.expose(), code_of(&world.keys, other).expose());
+        assert_ne!(code.expose(), code_of(&Keyring::new([6; 32]), one).expose());
+        let link = link_of(&world.keys, one);
+        assert!(link.expose().starts_with("invite_") && link.expose().len() == "invite_".len() + 32);
+        assert_ne!(link.expose(), link_of(&world.keys, other).expose());
+        assert_ne!(link.expose(), link_of(&Keyring::new([6; 32]), one).expose());
+        let url = format!("https://app.example/join#{}", link.expose());
+        assert_eq!(typed_link(&url), Some(link.expose().as_str()));
+        assert_eq!(typed_link("https://app.example/join"), None);
+        assert_ne!(link_digest(link.expose()), link_digest("invite_"));
+        assert_ne!(code_digest(&world.keys, code.expose()), code_digest(&world.keys, "00000-00000"));
+    }
+
+    #[test]
+    fn invite_expires_exactly_at_its_limit() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let sent = world.invite(&ana, Some(&ben));
+        let day = 24 * 3_600;
+        assert!(answerable(Some(&sent), &ben, false, at(day - 1)).is_ok());
+        assert_eq!(answerable(Some(&sent), &ben, false, at(day)), Err(PairingError::InviteExpired));
+    }
+
+    #[test]
+    fn own_older_invite_to_the_same_address_is_replaced() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let (older, newer) = (world.invite(&ana, Some(&ben)), world.invite(&ana, Some(&ben)));
+        let read = InviteFacts {
+            couple: None,
+            open: std::slice::from_ref(&older),
+            between: Some(&older),
+            between_blocked: false,
+            invite: &newer,
+        };
+        // The older one does not count: it is closed.
+        let policy = PairingPolicy::default().with_max_open_invites(1);
+        let Ok(InviteDecision::Waiting(changes)) = invite(&read, &policy, at(0)) else { panic!("refused") };
+        assert_eq!(
+            changes,
+            [
+                PairingChange::ExpectUnpaired { account: ana.id }.into(),
+                PairingChange::CloseInvite { id: older.id, to: InviteState::Withdrawn }.into(),
+                PairingChange::InsertInvite { invite: newer.clone(), limit: 1 }.into(),
+            ]
+        );
+    }
+
+    #[test]
+    fn crossing_invite_that_has_expired_is_closed_and_the_new_one_waits() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let (theirs, mine) = (world.invite(&ana, Some(&ben)), world.invite(&ben, Some(&ana)));
+        let read = InviteFacts {
+            couple: None,
+            open: &[],
+            between: Some(&theirs),
+            between_blocked: false,
+            invite: &mine,
+        };
+        let policy = PairingPolicy::default();
+        let decide = |seconds| invite(&read, &policy, at(seconds)).unwrap();
+        assert!(matches!(decide(24 * 3_600 - 1), InviteDecision::Crossing(id) if id == theirs.id));
+        let InviteDecision::Waiting(changes) = decide(24 * 3_600) else {
+            panic!("accepted an expired invite")
+        };
+        let closed = PairingChange::CloseInvite { id: theirs.id, to: InviteState::Withdrawn };
+        assert_eq!((changes.len(), &changes[1]), (3, &closed.into()));
+    }
+
+    #[test]
+    fn invites_that_wait_are_limited_without_expired_ones() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let open: Vec<_> = (0..3).map(|_| world.invite(&ana, None)).collect();
+        let new = world.invite(&ana, None);
+        let theirs = world.invite(&ben, Some(&ana));
+        let decide = |limit: usize, seconds, between| {
+            let read =
+                InviteFacts { couple: None, open: &open, between, between_blocked: true, invite: &new };
+            let decision = invite(&read, &PairingPolicy::default().with_max_open_invites(limit), at(seconds));
+            decision.map(|decision| match decision {
+                InviteDecision::Waiting(changes) => changes.len(),
+                InviteDecision::Crossing(_) => panic!("accepted a blocked invite"),
+            })
+        };
+        assert_eq!(decide(4, 0, None), Ok(1));
+        assert_eq!(decide(3, 0, None), Err(PairingError::TooManyInvites));
+        assert_eq!(decide(3, 24 * 3_600, None), Ok(1), "expired invites do not wait");
+        // An invite between the same addresses is left out only if it is one of the open ones.
+        assert_eq!(decide(3, 0, Some(&theirs)), Err(PairingError::TooManyInvites));
+        assert_eq!(decide(4, 0, Some(&theirs)), Ok(3));
+        assert_eq!(decide(3, 0, Some(&open[1])), Ok(3));
+        assert_eq!(decide(2, 0, Some(&open[1])), Err(PairingError::TooManyInvites));
+    }
+
+    #[test]
+    fn paired_user_and_own_address_are_refused() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let new = world.invite(&ana, Some(&ana));
+        let decide = |couple: Option<&Couple>, invite_: &Invite| {
+            let read =
+                InviteFacts { couple, open: &[], between: None, between_blocked: false, invite: invite_ };
+            invite(&read, &PairingPolicy::default(), at(0)).map(drop)
+        };
+        assert_eq!(decide(None, &new), Err(PairingError::OwnInvite));
+        assert_eq!(decide(None, &world.invite(&ana, Some(&ben))), Ok(()));
+        let couple = world.couple(&ana, &ben);
+        assert_eq!(decide(Some(&couple), &world.invite(&ana, None)), Err(PairingError::AlreadyPaired));
+    }
+
+    #[test]
+    fn invite_is_answered_only_if_nothing_prevents_it() {
+        let world = World::new();
+        let (ana, ben, cleo) = (world.person("ana"), world.person("ben"), world.person("cleo"));
+        let (open, addressed) = (world.invite(&ana, None), world.invite(&ana, Some(&ben)));
+        let answer = |invite: Option<&Invite>, person: &Person, blocked| {
+            answerable(invite, person, blocked, at(0)).map(|invite| invite.id)
+        };
+        assert_eq!(answer(Some(&open), &cleo, false), Ok(open.id));
+        assert_eq!(answer(Some(&addressed), &ben, false), Ok(addressed.id));
+        for (invite, person, blocked) in [
+            (None, &ben, false),
+            (Some(&open), &cleo, true),
+            (Some(&addressed), &ben, true),
+            (Some(&addressed), &cleo, false),
+        ] {
+            assert_eq!(answer(invite, person, blocked), Err(PairingError::InviteNotFound));
+        }
+        let by_ben =
+            InviteState::Accepted { by: ben.id, couple: CoupleId::new(&world.clock, &world.entropy) };
+        for state in [InviteState::Declined, InviteState::Withdrawn, by_ben] {
+            let closed = Invite { state, ..addressed.clone() };
+            assert_eq!(answer(Some(&closed), &ben, false), Err(PairingError::InviteNotFound));
+            assert_eq!(withdraw(Some(&closed), ana.id), Err(PairingError::InviteNotFound));
+        }
+        let close = |to| Change::from(PairingChange::CloseInvite { id: addressed.id, to });
+        let declined = decline(Some(&addressed), &ben, false, at(0));
+        assert_eq!(declined, Ok(vec![close(InviteState::Declined)]));
+        assert_eq!(decline(Some(&addressed), &cleo, false, at(0)), Err(PairingError::InviteNotFound));
+        assert_eq!(withdraw(Some(&addressed), ana.id), Ok(vec![close(InviteState::Withdrawn)]));
+        assert_eq!(withdraw(Some(&addressed), ben.id), Err(PairingError::InviteNotFound));
+        assert_eq!(withdraw(None, ana.id), Err(PairingError::InviteNotFound));
+    }
+
+    #[test]
+    fn accepted_invite_adds_the_couple_and_closes_the_invites_of_both() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let (sent, earlier) = (world.invite(&ana, None), CoupleId::new(&world.clock, &world.entropy));
+        let id = CoupleId::new(&world.clock, &world.entropy);
+        let facts = AcceptFacts {
+            person: &ben,
+            couple: None,
+            invite: Some(&sent),
+            blocked: false,
+            previous: Some(earlier),
+            id,
+        };
+        let Ok(AcceptDecision::Paired(couple, changes)) = accept(&facts, at(7)) else { panic!("not paired") };
+        let added = Couple { previous: Some(earlier), head_seq: 0, ..*couple.clone() };
+        assert_eq!((couple.id, couple.members, couple.since), (id, [ana.id, ben.id], at(7)));
+        assert_eq!((couple.epoch, couple.head_seq, couple.previous), (1, 1, Some(earlier)));
+        let accepted = InviteState::Accepted { by: ben.id, couple: id };
+        assert_eq!(
+            changes,
+            [
+                PairingChange::Pair(added).into(),
+                PairingChange::CloseInvite { id: sent.id, to: accepted }.into(),
+                PairingChange::WithdrawInvitesOf { inviter: ana.id }.into(),
+                PairingChange::WithdrawInvitesOf { inviter: ben.id }.into(),
+                append(&couple, NewEntry::system(system::PAIRED, None, None, at(7))),
+            ]
+        );
+        // A repeated request gets the couple again; another invite, or another couple, does not.
+        let done = Invite { state: accepted, ..sent.clone() };
+        let other = Couple { id: earlier, ..*couple.clone() };
+        let repeat = |couple, invite| {
+            accept(&AcceptFacts { couple: Some(couple), invite: Some(invite), ..facts }, at(8))
+        };
+        assert!(
+            matches!(repeat(&couple, &done), Ok(AcceptDecision::AlreadyPaired(again)) if again == couple)
+        );
+        assert_eq!(repeat(&other, &done).unwrap_err(), PairingError::InviteNotFound);
+        assert_eq!(repeat(&couple, &sent).unwrap_err(), PairingError::AlreadyPaired);
+    }
+
+    #[test]
+    fn leaving_ends_the_couple_and_blocks_the_partner_on_request() {
+        let world = World::new();
+        let (ana, ben, cleo) = (world.person("ana"), world.person("ben"), world.person("cleo"));
+        let couple = world.couple(&ana, &ben);
+        let ended = Couple { ended_at: Some(at(5)), ..couple.clone() };
+        let end: Change = PairingChange::End { id: couple.id, members: couple.members, at: at(9) }.into();
+        let block = |blocker: &Person, blocked: AccountId| -> Change {
+            let blocker_email = blocker.email.as_ref().unwrap().key().clone();
+            PairingChange::Block(Block { blocker: blocker.id, blocker_email, blocked, at: at(9) }).into()
+        };
+        assert_eq!(leave(Some(&couple), &ana, false, at(9)), Ok(vec![end.clone()]));
+        assert_eq!(leave(Some(&couple), &ana, true, at(9)), Ok(vec![end.clone(), block(&ana, ben.id)]));
+        assert_eq!(leave(Some(&couple), &ben, true, at(9)), Ok(vec![end.clone(), block(&ben, ana.id)]));
+        let unverified = Person { email: None, ..ana.clone() };
+        assert_eq!(leave(Some(&couple), &unverified, true, at(9)), Ok(vec![end]));
+        for (couple, person) in [(None, &ana), (Some(&couple), &cleo), (Some(&ended), &ana)] {
+            assert_eq!(leave(couple, person, false, at(9)), Err(PairingError::NotPaired));
+        }
+        assert_eq!(already_ended(Some(&ended), &ana, false, at(9)), Ok(Vec::new()));
+        assert_eq!(already_ended(Some(&ended), &ana, true, at(9)), Ok(vec![block(&ana, ben.id)]));
+        for (couple, person) in [(None, &ana), (Some(&ended), &cleo), (Some(&couple), &ana)] {
+            assert_eq!(already_ended(couple, person, true, at(9)), Err(PairingError::NotPaired));
+        }
+    }
+
+    #[test]
+    fn wish_to_restore_is_recorded_once_and_can_be_withdrawn() {
+        let world = World::new();
+        let (ana, ben) = (world.person("ana"), world.person("ben"));
+        let couple = world.couple(&ana, &ben);
+        let again = Couple { previous: Some(couple.id), head_seq: 4, ..couple };
+        let change = |side, wanted, read| PairingChange::Restore { id: again.id, side, wanted, read }.into();
+        let (one, changes) = restore(Some(&again), ben.id, true, at(9)).unwrap();
+        assert_eq!(one, Couple { restore: [false, true], ..again.clone() });
+        assert_eq!(changes, [change(Side::Second, true, [false, false])]);
+        let (same, changes) = restore(Some(&one), ben.id, true, at(9)).unwrap();
+        assert_eq!((same, changes), (one.clone(), vec![]));
+        let (both, changes) = restore(Some(&one), ana.id, true, at(9)).unwrap();
+        assert_eq!(both, Couple { restore: [true, true], head_seq: 5, ..again.clone() });
+        let entry = append(&again, NewEntry::system(system::RESTORED, None, None, at(9)));
+        assert_eq!(changes, [change(Side::First, true, [false, true]), entry]);
+        let (less, changes) = restore(Some(&both), ben.id, false, at(9)).unwrap();
+        assert_eq!(less, Couple { restore: [true, false], ..both });
+        assert_eq!(changes, [change(Side::Second, false, [true, true])]);
     }
 }

@@ -291,6 +291,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{ManualClock, SeededEntropy, timeline::EntryKind};
 
     #[test]
     fn unknown_kinds_are_refused() {
@@ -372,5 +373,250 @@ mod tests {
         for bad in ["", "a", "<b>", "❤ ❤", "\u{0}", "\u{200D}", "\u{FE0F}\u{200B}", &"❤".repeat(17)] {
             assert!(emoji(bad).is_err(), "{bad}");
         }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::default().plus(Duration::from_secs(seconds))
+    }
+
+    fn ids() -> (CoupleId, MediaId) {
+        let (clock, entropy) = (ManualClock::default(), SeededEntropy::new(1));
+        (CoupleId::new(&clock, &entropy), MediaId::new(&clock, &entropy))
+    }
+
+    fn entry(kind: &str, body: &Value) -> Entry {
+        let body = Some(Body::new("body", body).unwrap());
+        let new = NewEntry {
+            author: Some(Side::First),
+            client_id: None,
+            kind: kind.to_owned(),
+            body,
+            target: None,
+            at: at(0),
+        };
+        new.at_seq(7)
+    }
+
+    fn reported(kind: &str, by: Side) -> Change {
+        let entry = NewEntry::system(kind, Some(by), Some(7), at(9));
+        TimelineChange::Append { couple: ids().0, entry }.into()
+    }
+
+    #[test]
+    fn own_kinds_have_one_to_thirty_characters_after_their_prefix() {
+        for good in ["x-a", "x-0", "x-_", "x-.", "x--", &format!("x-{}", "a".repeat(30))] {
+            assert_eq!(kind(good), Ok(good));
+        }
+        for bad in ["x-é", "x-a/b", "x-a:b", "y-a", "a", &format!("x-{}", "a".repeat(31))] {
+            assert_eq!(kind(bad), Err(Invalid::new("kind", "unknown_kind")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn filters_and_client_ids_are_one_to_sixty_four_visible_characters() {
+        let long = "a".repeat(64);
+        for good in ["a", "paired", "~!", long.as_str()] {
+            assert_eq!((kind_filter(good), client_id(good)), (Ok(good), Ok(good)));
+        }
+        let too_long = "a".repeat(65);
+        for bad in ["", "a b", "\u{7F}", "é", too_long.as_str()] {
+            assert_eq!(kind_filter(bad), Err(Invalid::new("kind", "invalid")), "{bad}");
+            assert_eq!(client_id(bad), Err(Invalid::new("client_id", "invalid")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn signals_are_those_of_the_contract_or_the_app_s_own() {
+        for good in ["typing", "hug", "kiss", "thumb", "x-wave"] {
+            assert_eq!(signal_kind(good), Ok(good));
+        }
+        // `text` and `mood` are kinds of entries, which no signal may have; `thumb_kiss` is the system's.
+        for bad in ["text", "mood", "photo", "thumb_kiss", "", "x-", "x-A", "wave"] {
+            assert_eq!(signal_kind(bad), Err(Invalid::new("kind", "unknown_kind")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn presses_meet_in_their_middle_within_a_tenth_of_the_screen() {
+        let point = |x: f64, y: f64| ThumbPosition { x, y };
+        assert_eq!(thumbs_meet(point(0.25, 0.5), point(0.3125, 0.5625)), Some(point(0.28125, 0.53125)));
+        // Each coordinate alone is near; together they are too far apart.
+        assert_eq!(thumbs_meet(point(0.5, 0.5), point(0.59, 0.59)), None);
+        assert_eq!(thumbs_meet(point(0.5, 0.5), point(0.5, 0.7)), None);
+        assert!(thumbs_meet(point(0.0, 0.0), point(0.1, 0.0)).is_some(), "exactly a tenth");
+        let edge = |number: f64| thumb(Some(&json!({ "x": number, "y": number })));
+        assert_eq!((edge(0.0), edge(1.0)), (Ok(point(0.0, 0.0)), Ok(point(1.0, 1.0))));
+        let code = |body: Value| thumb(Some(&body)).unwrap_err();
+        assert_eq!(code(json!({ "x": 2, "y": 0 })), Invalid::new("body.x", "out_of_range"));
+        assert_eq!(code(json!({ "x": 0, "y": 2 })), Invalid::new("body.y", "out_of_range"));
+    }
+
+    #[test]
+    fn photo_names_its_picture_and_only_the_system_writes_its_state() {
+        let (_, media) = ids();
+        let sent = json!({ "media_id": media, "caption": "c", MEDIA_STATE_KEY: { "state": "ready" } });
+        let stored = body(PHOTO, &sent).unwrap();
+        assert_eq!(stored.value(), json!({ "media_id": media, "caption": "c" }));
+        for bad in [json!({}), json!({ "media_id": 1 }), json!({ "media_id": "x" })] {
+            assert_eq!(body(PHOTO, &bad), Err(Invalid::new("body.media_id", "required")), "{bad}");
+        }
+        // Other kinds keep the member, and need no picture.
+        let other = json!({ MEDIA_STATE_KEY: 1 });
+        assert_eq!(body("hug", &other).unwrap().value(), other);
+        let with = with_media_state(&stored, json!({ "state": "processing" }));
+        let expected =
+            json!({ "media_id": media, "caption": "c", MEDIA_STATE_KEY: { "state": "processing" } });
+        assert_eq!(with.value(), expected);
+        assert_eq!(media_of(&entry(PHOTO, &json!({ "media_id": media }))), Some(media));
+        assert_eq!(media_of(&entry("hug", &json!({ "media_id": media }))), None);
+    }
+
+    #[test]
+    fn reactions_have_up_to_sixteen_characters() {
+        assert!(emoji(&"❤".repeat(16)).is_ok());
+        for bad in ["a", "❤a b", "é\u{7}", "\u{200B}"] {
+            assert_eq!(emoji(bad), Err(Invalid::new("emoji", "invalid")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn repeated_client_id_needs_the_same_content() {
+        let (_, media) = ids();
+        let text = |text: &str| Body::new("body", &json!({ "text": text })).unwrap();
+        let stored = entry("text", &json!({ "text": "hi" }));
+        assert_eq!(repeated(&stored, "text", &text("hi")), Ok(()));
+        assert_eq!(repeated(&stored, "text", &text("ho")), Err(TimelineError::KeyReused));
+        assert_eq!(repeated(&stored, "hug", &text("hi")), Err(TimelineError::KeyReused));
+        let edited = Entry { edited_at: Some(at(1)), ..stored.clone() };
+        let deleted = Entry { deleted_at: Some(at(1)), body: None, ..stored.clone() };
+        for touched in [edited, deleted] {
+            assert_eq!(repeated(&touched, "text", &text("ho")), Ok(()));
+            assert_eq!(repeated(&touched, "hug", &text("hi")), Err(TimelineError::KeyReused));
+        }
+        // The state of a picture changes without an edit.
+        let photo = entry(PHOTO, &json!({ "media_id": media, MEDIA_STATE_KEY: 1 }));
+        let sent = Body::new("body", &json!({ "media_id": media })).unwrap();
+        assert_eq!(repeated(&photo, PHOTO, &sent), Ok(()));
+        let other = Body::new("body", &json!({ "media_id": media, "caption": "c" })).unwrap();
+        assert_eq!(repeated(&photo, PHOTO, &other), Err(TimelineError::KeyReused));
+    }
+
+    #[test]
+    fn edit_replaces_the_body_and_is_reported() {
+        let ((couple, media), kinds) = (ids(), EntryKinds::default());
+        let change = |entry: Option<&Entry>, by, value: Value| edit(couple, entry, by, &value, &kinds, at(9));
+        let edited = |body: &Value| {
+            let body = Body::new("body", body).unwrap();
+            TimelineChange::Edit { couple, seq: 7, author: Side::First, body, at: at(9) }.into()
+        };
+        let (text, new) = (entry("text", &json!({ "text": "hi" })), json!({ "text": "ho" }));
+        let report = reported(system::EDITED, Side::First);
+        assert_eq!(change(Some(&text), Side::First, new.clone()), Ok(vec![edited(&new), report.clone()]));
+        assert_eq!(change(Some(&text), Side::Second, new.clone()), Err(TimelineError::NotAuthor));
+        assert_eq!(change(None, Side::First, new.clone()), Err(TimelineError::EntryNotFound));
+        let deleted = Entry { deleted_at: Some(at(1)), ..text.clone() };
+        assert_eq!(change(Some(&deleted), Side::First, new.clone()), Err(TimelineError::EntryDeleted));
+        let of_system = Entry { kind: system::PAIRED.to_owned(), ..text.clone() };
+        assert_eq!(change(Some(&of_system), Side::First, new), Err(TimelineError::NotAuthor));
+        assert!(change(Some(&text), Side::First, json!({})).is_err());
+        // A photo keeps its picture, and what the system wrote about it.
+        let photo = entry(PHOTO, &json!({ "media_id": media, MEDIA_STATE_KEY: { "state": "ready" } }));
+        let kept = json!({ "media_id": media, "caption": "c", MEDIA_STATE_KEY: { "state": "ready" } });
+        assert_eq!(
+            change(Some(&photo), Side::First, json!({ "media_id": media, "caption": "c" })),
+            Ok(vec![edited(&kept), report.clone()])
+        );
+        let without = entry(PHOTO, &json!({ "media_id": media }));
+        let plain = json!({ "media_id": media, "caption": "c" });
+        assert_eq!(change(Some(&without), Side::First, plain.clone()), Ok(vec![edited(&plain), report]));
+        let other = MediaId::new(&ManualClock::default(), &SeededEntropy::new(2));
+        assert_eq!(
+            change(Some(&photo), Side::First, json!({ "media_id": other })),
+            Err(Invalid::new("body.media_id", "cannot_change").into())
+        );
+    }
+
+    #[test]
+    fn deletion_is_reported() {
+        let ((couple, _), kinds) = (ids(), EntryKinds::default());
+        let text = entry("text", &json!({ "text": "hi" }));
+        let deleted = TimelineChange::Delete { couple, seq: 7, author: Side::First, at: at(9) };
+        assert_eq!(
+            delete(couple, Some(&text), Side::First, &kinds, at(9)),
+            Ok(vec![deleted.into(), reported(system::DELETED, Side::First)])
+        );
+        let refused = delete(couple, Some(&text), Side::Second, &kinds, at(9));
+        assert_eq!(refused, Err(TimelineError::NotAuthor));
+    }
+
+    #[test]
+    fn reaction_is_set_once_per_member() {
+        let (couple, _) = ids();
+        let text = entry("text", &json!({ "text": "hi" }));
+        let liked = Entry { reactions: [None, Some("❤".to_owned())], ..text.clone() };
+        let change = |entry: Option<&Entry>, side, wanted| react(couple, entry, side, wanted, at(9));
+        let reacted = |side, emoji: Option<&str>| {
+            let emoji = emoji.map(str::to_owned);
+            let change = TimelineChange::React { couple, seq: 7, side, emoji };
+            Ok(vec![change.into(), reported(system::REACTED, side)])
+        };
+        assert_eq!(change(Some(&text), Side::Second, Some("❤")), reacted(Side::Second, Some("❤")));
+        assert_eq!(change(Some(&liked), Side::First, Some("❤")), reacted(Side::First, Some("❤")));
+        assert_eq!(change(Some(&liked), Side::Second, Some("❤")), Ok(Vec::new()));
+        assert_eq!(change(Some(&liked), Side::Second, None), reacted(Side::Second, None));
+        assert_eq!(change(Some(&liked), Side::First, None), Ok(Vec::new()));
+        assert_eq!(change(None, Side::First, None), Err(TimelineError::EntryNotFound));
+        let of_system = Entry { kind: system::PAIRED.to_owned(), ..text.clone() };
+        assert_eq!(change(Some(&of_system), Side::First, Some("❤")), Err(TimelineError::EntryNotFound));
+        let deleted = Entry { deleted_at: Some(at(1)), ..text.clone() };
+        assert_eq!(change(Some(&deleted), Side::First, Some("❤")), Err(TimelineError::EntryDeleted));
+        assert_eq!(change(Some(&text), Side::First, Some("a")), Err(Invalid::new("emoji", "invalid").into()));
+    }
+
+    #[test]
+    fn kinds_of_the_host_decide_who_edits_and_deletes() {
+        let (couple, _) = ids();
+        let own = entry("x-a", &json!({}));
+        let permitted = |permission| {
+            let kind = EntryKind::new("x-a").with_edits_by(permission).with_deletions_by(permission);
+            let kinds = EntryKinds::new(vec![kind], false).unwrap();
+            [Side::First, Side::Second].map(|by| {
+                let edited = edit(couple, Some(&own), by, &json!({}), &kinds, at(9)).err();
+                assert_eq!(delete(couple, Some(&own), by, &kinds, at(9)).err(), edited);
+                edited
+            })
+        };
+        assert_eq!(permitted(EntryPermission::Author), [None, Some(TimelineError::NotAuthor)]);
+        assert_eq!(permitted(EntryPermission::Members), [None, None]);
+        assert_eq!(
+            permitted(EntryPermission::Nobody),
+            [Some(TimelineError::EntryFixed), Some(TimelineError::EntryFixed)]
+        );
+    }
+
+    #[test]
+    fn changed_profile_is_reported_to_the_couple_or_requires_that_there_is_none() {
+        let (couple_id, _) = ids();
+        let (clock, entropy) = (ManualClock::default(), SeededEntropy::new(5));
+        let [ana, ben] = [(); 2].map(|()| AccountId::new(&clock, &entropy));
+        let couple = Couple {
+            id: couple_id,
+            members: [ana, ben],
+            since: at(0),
+            epoch: 1,
+            ended_at: None,
+            title: None,
+            anniversary: None,
+            previous: None,
+            restore: [false, false],
+            head_seq: 0,
+            read: [0, 0],
+        };
+        let entry = NewEntry::system(system::PROFILE_CHANGED, Some(Side::Second), None, at(9));
+        assert_eq!(
+            profile_changed(Some(&couple), ben, at(9)),
+            TimelineChange::Append { couple: couple_id, entry }.into()
+        );
+        assert_eq!(profile_changed(None, ben, at(9)), PairingChange::ExpectUnpaired { account: ben }.into());
     }
 }
