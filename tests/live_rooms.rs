@@ -1,0 +1,554 @@
+//! Rooms of live streams, on a clock that the tests advance: when a gate is asked, what a stream is told, presence, and clean-up.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use couple::{
+    AccountId, Backend, CoupleId, Error, RequestContext,
+    core::{
+        Failure, Principal,
+        limits::Unlimited,
+        live::{Bus, Notice, Presence, Subscription, Topic},
+    },
+    notify::live::{CloseReason, Cursor, Frame, Gate, LiveOptions, Stream},
+    pairing::{Person, Side},
+    store::MemoryBus,
+    timeline::{Append, TimelineError},
+};
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+#[path = "../benches/people/mod.rs"]
+mod people;
+
+/// Longest time for which a gate's answer and a read of the couple count.
+const TRUST: Duration = Duration::from_secs(2);
+/// Time in which everything that needs no timer happens.
+const SOON: Duration = Duration::from_millis(10);
+
+/// A bus that counts its open subscriptions, and all that there were.
+#[derive(Clone)]
+struct CountedBus {
+    bus: MemoryBus,
+    open: Arc<AtomicUsize>,
+    opened: Arc<AtomicUsize>,
+}
+
+struct Counted(Box<dyn Subscription>, Arc<AtomicUsize>);
+
+#[async_trait]
+impl Subscription for Counted {
+    async fn next(&mut self) -> Notice {
+        self.0.next().await
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Bus for CountedBus {
+    async fn publish(&self, topic: Topic, notice: Notice) {
+        self.bus.publish(topic, notice).await;
+    }
+    async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
+        self.open.fetch_add(1, Ordering::SeqCst);
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        Box::new(Counted(self.bus.subscribe(topics).await, self.open.clone()))
+    }
+}
+
+/// Presence on the clock of the test, with a record of what was called when.
+struct Leases {
+    start: Instant,
+    ends: Mutex<HashMap<AccountId, Instant>>,
+    calls: Mutex<Vec<(u64, &'static str, AccountId, u64)>>,
+}
+
+impl Leases {
+    fn set(&self, call: &'static str, account: AccountId, lease: Duration, end: Instant) -> Option<Instant> {
+        let seconds = self.start.elapsed().as_secs();
+        self.calls.lock().unwrap().push((seconds, call, account, lease.as_secs()));
+        self.ends.lock().unwrap().insert(account, end)
+    }
+    /// Calls for an account: seconds since the start, name, and lease in seconds.
+    fn calls(&self, account: AccountId) -> Vec<(u64, &'static str, u64)> {
+        let calls = self.calls.lock().unwrap();
+        let own = calls.iter().filter(|(_, _, of, _)| *of == account);
+        own.map(|(at, call, _, lease)| (*at, *call, *lease)).collect()
+    }
+}
+
+#[async_trait]
+impl Presence for Leases {
+    async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
+        let now = Instant::now();
+        let before = self.set("renew", account, lease, now + lease);
+        Ok(before.is_none_or(|end| end <= now))
+    }
+    async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
+        let end = Instant::now() + lease;
+        let end = self.ends.lock().unwrap().get(&account).map_or(end, |there| end.min(*there));
+        self.set("shorten", account, lease, end);
+        Ok(())
+    }
+    async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
+        let end = self.ends.lock().unwrap().get(&account).copied();
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        Ok(left.filter(|left| !left.is_zero()))
+    }
+}
+
+/// A gate that answers as the test says, and counts how often it was asked.
+struct Door {
+    answer: Mutex<Result<Duration, CloseReason>>,
+    asked: AtomicUsize,
+    principal: Option<Principal>,
+}
+
+impl Door {
+    fn open() -> Arc<Self> {
+        let answer = Mutex::new(Ok(Duration::from_hours(24)));
+        Arc::new(Self { answer, asked: AtomicUsize::new(0), principal: None })
+    }
+    fn set(&self, answer: Result<Duration, CloseReason>) {
+        *self.answer.lock().unwrap() = answer;
+    }
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl Gate for Door {
+    async fn open_for(&self) -> Result<Duration, Failure<CloseReason>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.answer.lock().unwrap().map_err(Failure::Refused)
+    }
+    fn principal(&self) -> Option<Principal> {
+        self.principal.clone()
+    }
+}
+
+struct World {
+    backend: Backend,
+    bus: CountedBus,
+    leases: Arc<Leases>,
+    members: [AccountId; 2],
+    couple: CoupleId,
+}
+
+impl World {
+    async fn new() -> Self {
+        Self::with(LiveOptions::default()).await
+    }
+    async fn with(options: LiveOptions) -> Self {
+        let bus = CountedBus { bus: MemoryBus::new(), open: Arc::default(), opened: Arc::default() };
+        let leases =
+            Arc::new(Leases { start: Instant::now(), ends: Mutex::default(), calls: Mutex::default() });
+        let builder = Backend::builder().limits(Unlimited).live(options).presence(leases.clone());
+        let backend = builder.bus(bus.clone()).build().unwrap();
+        let mut members = Vec::new();
+        for token in people::seed(backend.ports(), 1).await {
+            let session = backend.accounts().unwrap().authenticate(&couple::Secret::new(token)).await;
+            members.push(session.unwrap().1.id);
+        }
+        let (at, _) = backend.timeline().membership(members[0]).await.unwrap();
+        let members = [members[0], members[1]];
+        Self { backend, bus, leases, members, couple: at.couple }
+    }
+    async fn open_after(&self, side: Side, door: &Arc<Door>, after: Option<Cursor>) -> Stream {
+        self.backend.live().open(self.members[side.index()], door.clone(), after).await.unwrap()
+    }
+    async fn open(&self, side: Side, door: &Arc<Door>) -> Stream {
+        self.open_after(side, door, None).await
+    }
+    /// Opens a stream that has caught up.
+    async fn caught_up(&self, side: Side, door: &Arc<Door>) -> Stream {
+        let mut stream = self.open(side, door).await;
+        assert_eq!(told(&mut stream).await, ["caught up"]);
+        stream
+    }
+    async fn say(&self, side: Side, text: &str) {
+        let (client_id, body) = (text.to_owned(), json!({ "text": text }));
+        let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
+        let author = self.members[side.index()];
+        self.backend.timeline().append(&RequestContext::default(), author, &command).await.unwrap();
+    }
+    async fn notice(&self, notice: Notice) {
+        self.bus.publish(Topic::Couple(self.couple), notice).await;
+    }
+    async fn leave(&self, side: Side) {
+        let leaver = Person { id: self.members[side.index()], email: None };
+        self.backend.pairings().leave(&RequestContext::default(), &leaver, None, false).await.unwrap();
+    }
+}
+
+fn words(frame: &Frame) -> String {
+    match frame {
+        Frame::Entry { line, .. } => format!("entry {}", line.view.entry.seq),
+        Frame::Read { read, .. } => format!("read {} {}", read[0], read[1]),
+        Frame::Signal { from, kind, .. } => format!("signal {kind} of {from:?}"),
+        Frame::Presence { here } => format!("partner {}", if *here { "here" } else { "away" }),
+        Frame::CaughtUp { .. } => "caught up".to_owned(),
+        Frame::Reset { reason, .. } => format!("reset {reason:?}"),
+        Frame::Bye(why) => format!("bye {why:?}"),
+    }
+}
+
+/// Frames that a stream has now, except that the partner is away.
+async fn told(stream: &mut Stream) -> Vec<String> {
+    told_within(stream, SOON).await
+}
+
+async fn told_within(stream: &mut Stream, time: Duration) -> Vec<String> {
+    let mut frames = all_within(stream, time).await;
+    frames.retain(|frame| frame != "partner away");
+    frames
+}
+
+/// All frames that a stream has within a time.
+async fn all_within(stream: &mut Stream, time: Duration) -> Vec<String> {
+    let end = Instant::now() + time;
+    let mut frames = Vec::new();
+    while let Ok(frame) = timeout_at(end, stream.next()).await {
+        let Some(frame) = frame else {
+            frames.push("nothing more".to_owned());
+            break;
+        };
+        frames.push(words(&frame));
+    }
+    frames
+}
+
+fn signal(from: Side, kind: &str) -> Notice {
+    Notice::Signal { from, kind: kind.to_owned(), body: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_is_closed_a_moment_after_its_last_stream() {
+    let world = World::new().await;
+    let subscriptions = || world.bus.open.load(Ordering::SeqCst);
+    let before = subscriptions();
+    let one = world.caught_up(Side::First, &Door::open()).await;
+    let two = world.caught_up(Side::First, &Door::open()).await;
+    let three = world.caught_up(Side::Second, &Door::open()).await;
+    // The log of the couple, and the sessions of its members.
+    assert_eq!(subscriptions(), before + 2, "all streams of a couple share one room");
+    drop((one, three));
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(subscriptions(), before + 2, "a stream is left");
+    drop(two);
+    sleep(Duration::from_millis(4_900)).await;
+    assert_eq!(subscriptions(), before + 2, "a client that polls may return");
+    let again = world.caught_up(Side::Second, &Door::open()).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.bus.opened.load(Ordering::SeqCst), before + 2, "it returned to the same room");
+    drop(again);
+    sleep(Duration::from_millis(5_100)).await;
+    assert_eq!(subscriptions(), before, "the room is left open");
+    let _new = world.caught_up(Side::First, &Door::open()).await;
+    assert_eq!(subscriptions(), before + 2, "a new room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_of_an_ended_couple_is_closed_and_replaced() {
+    let world = World::new().await;
+    let before = world.bus.open.load(Ordering::SeqCst);
+    let mut stream = world.caught_up(Side::Second, &Door::open()).await;
+    world.leave(Side::First).await;
+    assert_eq!(told(&mut stream).await, ["bye NotPaired", "nothing more"]);
+    assert_eq!(world.bus.open.load(Ordering::SeqCst), before, "the room is left open");
+    let refused = world.backend.live().open(world.members[1], Door::open(), None).await.unwrap_err();
+    assert!(matches!(refused, Failure::Refused(TimelineError::NotPaired)), "{refused:?}");
+    let signal = stream.signal("hug", None).await.unwrap_err();
+    assert!(matches!(signal, Failure::Refused(TimelineError::NotPaired)), "{signal:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn account_that_has_left_and_paired_again_does_not_join_its_old_room() {
+    let world = World::new().await;
+    let door = Door::open();
+    let mut old = world.caught_up(Side::First, &door).await;
+    world.leave(Side::First).await;
+    let ports = world.backend.ports();
+    let mut couple = ports.store.couple(world.couple).await.unwrap().unwrap();
+    (couple.id, couple.ended_at, couple.head_seq) = (ports.new_id(), None, 0);
+    ports.commit(vec![couple::pairing::PairingChange::Pair(couple.clone()).into()]).await.unwrap();
+    let mut new = world.open(Side::First, &door).await;
+    assert_eq!(new.membership().couple, couple.id);
+    assert_eq!(told(&mut new).await, ["caught up"]);
+    assert_eq!(told(&mut old).await, ["bye NotPaired", "nothing more"]);
+    // The end of the old room has not removed the new one.
+    let opened = world.bus.opened.load(Ordering::SeqCst);
+    let _partner = world.caught_up(Side::Second, &door).await;
+    assert_eq!(world.bus.opened.load(Ordering::SeqCst), opened, "the partner joins the new room");
+}
+
+/// Each kind of frame is told only if the gate was asked within the last two seconds.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_once_the_answer_of_the_gate_is_too_old() {
+    let events = [
+        ("entry 2", TRUST - SOON),
+        ("entry 2", TRUST),
+        ("signal hug of Some(Second)", TRUST - SOON),
+        ("signal hug of Some(Second)", TRUST),
+        ("read 0 1", TRUST - SOON),
+        ("read 0 1", TRUST),
+        ("partner here", TRUST - SOON),
+        ("partner here", TRUST),
+    ];
+    for (event, age) in events {
+        let world = World::new().await;
+        world.say(Side::Second, "first").await;
+        let (door, asked_at) = (Door::open(), Instant::now());
+        let mut stream = world.caught_up(Side::First, &door).await;
+        let mut partner = world.caught_up(Side::Second, &Door::open()).await;
+        sleep_until(asked_at + age).await;
+        assert_eq!(door.asked(), 1);
+        door.set(Err(CloseReason::SignedOut));
+        match event {
+            "entry 2" => world.say(Side::Second, "second").await,
+            "read 0 1" => world.backend.timeline().mark_read(world.members[1], None, 1).await.unwrap(),
+            "partner here" => partner.announce(),
+            _ => world.notice(signal(Side::Second, "hug")).await,
+        }
+        let frames = told(&mut stream).await;
+        if age < TRUST {
+            assert_eq!((frames, door.asked()), (vec![event.to_owned()], 1));
+        } else {
+            assert_eq!(frames, ["bye SignedOut", "nothing more"], "{event}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_page_of_older_entries_is_told_once_the_answer_of_the_gate_is_too_old() {
+    let world = World::new().await;
+    for n in 1..=60 {
+        world.say(Side::Second, &n.to_string()).await;
+    }
+    // The room of the partner keeps the last entries only.
+    let _partner = world.caught_up(Side::Second, &Door::open()).await;
+    let door = Door::open();
+    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(0))).await;
+    assert_eq!(words(&stream.next().await.unwrap()), "entry 1");
+    assert_eq!((stream.cursor().seq, door.asked()), (1, 1));
+    sleep(TRUST).await;
+    door.set(Err(CloseReason::SignedOut));
+    assert_eq!(told(&mut stream).await, ["bye SignedOut", "nothing more"]);
+    // With a gate that stays open, all arrive, in order.
+    let door = Door::open();
+    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(0))).await;
+    let mut expected: Vec<_> = (1..=60).map(|n| format!("entry {n}")).collect();
+    expected.push("caught up".to_owned());
+    assert_eq!(told(&mut stream).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signal_is_sent_only_by_a_stream_whose_gate_is_known_to_be_open() {
+    let world = World::new().await;
+    let mut partner = world.caught_up(Side::Second, &Door::open()).await;
+    let (door, asked_at) = (Door::open(), Instant::now());
+    let mut stream = world.caught_up(Side::First, &door).await;
+    sleep_until(asked_at + TRUST - SOON).await;
+    stream.signal("hug", None).await.unwrap();
+    assert_eq!(door.asked(), 1, "it was just asked");
+    assert_eq!(told(&mut partner).await, ["signal hug of Some(First)"]);
+    sleep_until(asked_at + TRUST).await;
+    stream.signal("kiss", None).await.unwrap();
+    assert_eq!(door.asked(), 2, "the answer was too old");
+    assert_eq!(told(&mut partner).await, ["signal kiss of Some(First)"]);
+    // The end of a session makes every answer void.
+    world.bus.publish(Topic::Account(world.members[0]), Notice::Changed).await;
+    sleep(SOON).await;
+    door.set(Err(CloseReason::SignedOut));
+    let refused = stream.signal("hug", None).await.unwrap_err();
+    assert!(matches!(refused, Failure::Refused(TimelineError::NotPaired)), "{refused:?}");
+    assert_eq!(told(&mut partner).await, [""; 0]);
+    assert_eq!(told(&mut stream).await, ["bye SignedOut", "nothing more"]);
+    // A stream that has ended asks nothing more.
+    let asked = door.asked();
+    door.set(Ok(Duration::from_hours(1)));
+    assert!(stream.signal("hug", None).await.is_err());
+    assert_eq!((door.asked(), told(&mut partner).await.len()), (asked, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_ends_when_the_gate_said_it_would() {
+    let world = World::new().await;
+    let (door, opened) = (Door::open(), Instant::now());
+    door.set(Ok(Duration::from_secs(5)));
+    let mut stream = world.caught_up(Side::First, &door).await;
+    door.set(Err(CloseReason::Expired));
+    assert_eq!(told_within(&mut stream, Duration::from_secs(20)).await, ["bye Expired", "nothing more"]);
+    let took = opened.elapsed();
+    assert!((Duration::from_secs(5)..=Duration::from_secs(5) + SOON).contains(&took), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gate_is_asked_at_each_sweep() {
+    let world = World::new().await;
+    let door = Door::open();
+    let mut stream = world.caught_up(Side::First, &door).await;
+    assert_eq!(told_within(&mut stream, Duration::from_secs(300)).await, [""; 0]);
+    // A sweep after 22.5 to 30 s, at random.
+    assert!((11..=15).contains(&door.asked()), "{} times in 300 s", door.asked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_reach_the_partner_s_devices_and_old_ones_are_dropped() {
+    let world = World::new().await;
+    let mut own = world.caught_up(Side::First, &Door::open()).await;
+    let mut one = world.caught_up(Side::Second, &Door::open()).await;
+    let mut other = world.caught_up(Side::Second, &Door::open()).await;
+    for n in 1..=5 {
+        world.notice(signal(Side::First, &format!("x-{n}"))).await;
+        sleep(SOON).await;
+    }
+    let all = |numbers: std::ops::RangeInclusive<u32>| -> Vec<String> {
+        numbers.map(|n| format!("signal x-{n} of Some(First)")).collect()
+    };
+    assert_eq!(told(&mut one).await, all(1..=5));
+    assert_eq!(told(&mut own).await, [""; 0], "its own side sent them");
+    for n in 6..=25 {
+        world.notice(signal(Side::First, &format!("x-{n}"))).await;
+        sleep(SOON).await;
+    }
+    assert_eq!(told(&mut one).await, all(10..=25), "the last sixteen");
+    assert_eq!(told(&mut other).await, all(10..=25));
+    // A stream that opens later gets none of them.
+    let mut late = world.caught_up(Side::Second, &Door::open()).await;
+    assert_eq!(told(&mut late).await, [""; 0]);
+    // Signals are kept until the second sweep without a new one.
+    let mut sleepy = world.caught_up(Side::Second, &Door::open()).await;
+    world.notice(signal(Side::First, "x-26")).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(told(&mut sleepy).await, all(26..=26));
+    world.notice(signal(Side::First, "x-27")).await;
+    sleep(Duration::from_secs(90)).await;
+    world.notice(signal(Side::First, "x-28")).await;
+    assert_eq!(told(&mut sleepy).await, all(28..=28));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_presses_at_one_place_within_a_second_and_a_half_are_a_kiss() {
+    let world = World::new().await;
+    let mut streams = [
+        world.caught_up(Side::First, &Door::open()).await,
+        world.caught_up(Side::Second, &Door::open()).await,
+    ];
+    let body = |x: f64| couple::timeline::Body::new("body", &json!({ "x": x, "y": 0.5 })).ok();
+    let press = |from, x| world.notice(Notice::Signal { from, kind: "thumb".to_owned(), body: body(x) });
+    let mut kisses = async || {
+        let mut all = Vec::new();
+        for stream in &mut streams {
+            let frames = told(stream).await;
+            all.push(frames.iter().filter(|frame| *frame == "signal thumb_kiss of None").count());
+        }
+        all
+    };
+    press(Side::First, 0.5).await;
+    press(Side::First, 0.5).await;
+    assert_eq!(kisses().await, [0, 0], "one member alone");
+    sleep(Duration::from_secs(2)).await;
+    let pressed = Instant::now();
+    press(Side::First, 0.5).await;
+    sleep_until(pressed + Duration::from_millis(1_500)).await;
+    press(Side::Second, 0.55).await;
+    assert_eq!(kisses().await, [1, 1]);
+    press(Side::First, 0.5).await;
+    assert_eq!(kisses().await, [0, 0], "each press meets once");
+    let pressed = Instant::now();
+    press(Side::First, 0.5).await;
+    sleep_until(pressed + Duration::from_millis(1_502)).await;
+    press(Side::Second, 0.5).await;
+    assert_eq!(kisses().await, [0, 0], "too late");
+    press(Side::First, 0.9).await;
+    assert_eq!(kisses().await, [0, 0], "too far apart");
+    world.notice(Notice::Signal { from: Side::Second, kind: "typing".to_owned(), body: body(0.9) }).await;
+    assert_eq!(kisses().await, [0, 0], "no press");
+}
+
+#[tokio::test(start_paused = true)]
+async fn presence_is_renewed_while_a_stream_announces_it_and_ends_soon_after() {
+    let world = World::new().await;
+    let ana = world.members[0];
+    let mut partner = world.caught_up(Side::Second, &Door::open()).await;
+    let mut silent = world.caught_up(Side::First, &Door::open()).await;
+    let mut one = world.caught_up(Side::First, &Door::open()).await;
+    let mut two = world.caught_up(Side::First, &Door::open()).await;
+    assert_eq!(world.leases.calls(ana), []);
+    let started = world.leases.start.elapsed().as_secs();
+    one.announce();
+    one.announce();
+    two.announce();
+    assert_eq!(told(&mut partner).await, ["partner here"]);
+    sleep(Duration::from_secs(60)).await;
+    let renewed = [(started, "renew", 60), (started + 25, "renew", 60), (started + 50, "renew", 60)];
+    assert_eq!(world.leases.calls(ana), renewed);
+    drop(two);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.leases.calls(ana), renewed, "another stream announces it");
+    drop(one);
+    sleep(Duration::from_millis(2_900)).await;
+    // A client that reconnects or polls again.
+    let mut one = world.caught_up(Side::First, &Door::open()).await;
+    one.announce();
+    sleep(Duration::from_millis(100)).await;
+    let calls = world.leases.calls(ana);
+    assert_eq!(calls[3..], [(started + 72, "renew", 60)], "it was not gone for three seconds");
+    drop(one);
+    let ended = Instant::now();
+    assert_eq!(told(&mut partner).await, [""; 0]);
+    sleep_until(ended + Duration::from_millis(2_900)).await;
+    assert_eq!(world.leases.calls(ana).len(), 4);
+    sleep_until(ended + Duration::from_millis(3_100)).await;
+    assert_eq!(world.leases.calls(ana)[4..], [(started + 76, "shorten", 2)]);
+    assert_eq!(all_within(&mut partner, SOON).await, [""; 0], "another process may renew it");
+    assert_eq!(all_within(&mut partner, Duration::from_millis(2_500)).await, ["partner away"]);
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.leases.calls(ana).len(), 5, "nothing renews it any more");
+    assert_eq!(told(&mut silent).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_end_when_the_process_stops() {
+    let world = World::new().await;
+    let mut stream = world.caught_up(Side::First, &Door::open()).await;
+    assert!(!world.backend.live().is_draining());
+    world.backend.live().drain();
+    assert!(world.backend.live().is_draining());
+    assert_eq!(told(&mut stream).await, ["bye Draining", "nothing more"]);
+    let mut late = world.open(Side::Second, &Door::open()).await;
+    assert_eq!(told(&mut late).await, ["bye Draining", "nothing more"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_continues_after_a_known_cursor_and_starts_anew_after_an_unknown_one() {
+    let world = World::new().await;
+    for n in 1..=3 {
+        world.say(Side::Second, &n.to_string()).await;
+    }
+    let door = Door::open();
+    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(1))).await;
+    assert_eq!(told(&mut stream).await, ["entry 2", "entry 3", "caught up"]);
+    let cursor = stream.cursor();
+    world.backend.timeline().mark_read(world.members[1], None, 2).await.unwrap();
+    let mut stream = world.open_after(Side::First, &door, Some(cursor)).await;
+    assert_eq!(told(&mut stream).await, ["read 0 2", "caught up"]);
+    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(4))).await;
+    assert_eq!(told(&mut stream).await, ["reset CursorUnknown", "caught up"]);
+    assert_eq!(stream.cursor().seq, 3);
+}
