@@ -362,8 +362,9 @@ pub enum CommitError {
 /// * **S12** [`close`](Store::close) waits for the commits that were started before, and succeeds, also a
 ///   second time.
 /// * **S13** A durable store that is opened again has every acknowledged commit, also if it was not closed.
-/// * **S14** While its engine has failed, each call returns [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable)
-///   or [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) within 10 seconds; [`ping`](Store::ping) too.
+/// * **S14** While its engine has failed, each call fails within 10 seconds, [`ping`](Store::ping) too, with
+///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) or
+///   [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded): callers retry.
 #[async_trait]
 pub trait Store:
     AccountReads

@@ -3,25 +3,46 @@
 
 mod support;
 
+use std::time::Duration;
+
 use couple_store::{
     MemoryStore,
     sql::{PostgresOptions, PostgresStore},
 };
 use sqlx::Postgres;
+use support::proxy::{Proxy, server_of};
 
-async fn open(merge: usize) -> PostgresStore {
-    let url = support::fresh::<Postgres>("COUPLE_TEST_POSTGRES").await;
-    PostgresOptions::new(url).with_max_connections(6).with_max_merged_commits(merge).connect().await.unwrap()
+/// Store with its own tables in the database of this run.
+async fn open(name: String, merge: usize) -> PostgresStore {
+    let url = support::shared::<Postgres>("COUPLE_TEST_POSTGRES").await;
+    open_at(&url, &format!("m{merge}_{name}_"), merge).await
+}
+
+async fn open_at(url: &str, prefix: &str, merge: usize) -> PostgresStore {
+    let options = PostgresOptions::new(url).with_table_prefix(prefix).with_max_merged_commits(merge);
+    options.with_max_connections(6).connect().await.unwrap()
+}
+
+/// Store whose server cannot be reached any more.
+async fn broken(merge: usize) -> PostgresStore {
+    let url = support::shared::<Postgres>("COUPLE_TEST_POSTGRES").await;
+    let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
+    open_at(&proxy.url(&url), &format!("m{merge}_broken_"), merge).await
 }
 
 mod merged {
     use super::*;
-    couple_conformance::store!(open(64), reference: async { MemoryStore::new() });
+    couple_conformance::store!(
+        named: |name| open(name, 64),
+        reference: async { MemoryStore::new() },
+        reopen: |name| open(name, 64),
+        broken: broken(64),
+    );
 }
 
 mod one_by_one {
     use super::*;
-    couple_conformance::store!(open(1));
+    couple_conformance::store!(named: |name| open(name, 1), reopen: |name| open(name, 1), broken: broken(1));
 }
 
 mod connecting {

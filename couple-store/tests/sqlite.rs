@@ -1,7 +1,10 @@
 //! The store on SQLite passes the conformance kit and matches the memory store.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is not as it must be")]
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
 
 use couple_core::{ErrorKind, Store};
 use couple_store::{
@@ -15,17 +18,31 @@ fn folder() -> PathBuf {
 }
 
 async fn open(merge: usize) -> SqliteStore {
-    SqliteOptions::new(folder().join("couple.db")).with_max_merged_commits(merge).open().await.unwrap()
+    open_at(folder().join("couple.db"), merge).await
 }
+
+async fn open_at(path: PathBuf, merge: usize) -> SqliteStore {
+    SqliteOptions::new(path).with_max_merged_commits(merge).open().await.unwrap()
+}
+
+/// Files of this process, each with the name of a check.
+static FILES: LazyLock<PathBuf> = LazyLock::new(folder);
 
 mod merged {
     use super::*;
-    couple_conformance::store!(open(64), reference: async { MemoryStore::new() });
+    couple_conformance::store!(
+        named: |name| open_at(FILES.join(name), 64),
+        reference: async { MemoryStore::new() },
+        reopen: |name| open_at(FILES.join(name), 64),
+    );
 }
 
 mod one_by_one {
     use super::*;
-    couple_conformance::store!(open(1));
+    couple_conformance::store!(
+        named: |name| open_at(FILES.join(format!("{name}-1")), 1),
+        reopen: |name| open_at(FILES.join(format!("{name}-1")), 1),
+    );
 }
 
 mod shared {

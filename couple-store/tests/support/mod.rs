@@ -12,7 +12,7 @@ pub(crate) mod postgres;
 pub(crate) mod proxy;
 
 #[allow(unused_imports, reason = "each test file uses its part")]
-pub(crate) use fresh_database::{fresh, url_of};
+pub(crate) use fresh_database::{fresh, shared, url_of};
 
 /// Message of an error with its causes, as a program prints it.
 pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
