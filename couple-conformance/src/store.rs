@@ -77,7 +77,7 @@ pub async fn s2_changes_apply_in_order(store: impl Store) {
     ];
     match store.commit(changes).await {
         Ok(committed) => {
-            assert!(committed.appended_seqs().eq([1, 2]), "two entries of a commit are not 1 and 2")
+            assert!(committed.appended_seqs().eq([1, 2]), "two entries of a commit are not 1 and 2");
         }
         Err(error) => panic!("a change does not see an earlier change of its commit: {error}"),
     }

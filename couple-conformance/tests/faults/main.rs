@@ -21,7 +21,7 @@ use plant::planted;
 mod sound {
     use super::*;
     couple_conformance::store!(
-        named: |name| async { FaultyStore::open(name) },
+        named: |name| async move { FaultyStore::open(&name) },
         reopen: |name| async move { FaultyStore::reopen(&name) },
         broken: async { FaultyStore::broken() },
     );

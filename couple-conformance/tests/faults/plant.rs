@@ -60,7 +60,7 @@ pub(crate) fn expect_found(faults: &[Fault]) {
                         Ok(()) => miss(format!("{}: not found", fault.name)),
                         Err(text) if text.contains(fault.words) => {}
                         Err(text) => {
-                            miss(format!("{}: found, but without {:?}: {text}", fault.name, fault.words))
+                            miss(format!("{}: found, but without {:?}: {text}", fault.name, fault.words));
                         }
                     }
                 }

@@ -40,7 +40,7 @@ async fn reopened(name: String) {
     let reopen = |name: String| async move { FaultyStore::reopen(&name) };
     couple_conformance::store::s13_reopened_store_has_every_acknowledged_commit(
         name,
-        |name| async { FaultyStore::open(name) },
+        |name| async move { FaultyStore::open(&name) },
         reopen,
     )
     .await;

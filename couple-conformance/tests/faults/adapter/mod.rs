@@ -71,9 +71,9 @@ impl FaultyStore {
     }
 
     /// Creates an empty store that can be opened again.
-    pub(crate) fn open(name: String) -> Self {
+    pub(crate) fn open(name: &str) -> Self {
         let store = Self::new();
-        let stored = (plant::place(&name), store.tables.clone());
+        let stored = (plant::place(name), store.tables.clone());
         STORED.lock().unwrap_or_else(PoisonError::into_inner).extend([stored]);
         store
     }
