@@ -105,7 +105,7 @@ macro_rules! store {
                 s6_empty_commit_succeeds, s7_text_is_stored_exactly,
                 s8_commit_returns_one_result_per_change, s9_unknown_host_statements_are_refused,
                 s10_commit_of_a_thousand_changes_succeeds, s11_visible_change_has_its_whole_commit,
-                s12_close_completes_started_commits;
+                s12_close_completes_started_commits, s15_store_uses_only_the_given_times;
             account: a1_address_key_has_one_account, a2_account_fields_read_back,
                 a3_stale_update_conflicts, a4_update_to_a_taken_address_conflicts,
                 a5_token_is_redeemed_once, a6_each_wrong_code_is_counted,

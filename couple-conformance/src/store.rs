@@ -1,23 +1,23 @@
-//! S1–S14: guarantees of every commit, of closing, of reopening and of an outage.
+//! S1–S15: guarantees of every commit, of closing, of reopening, of an outage and of times.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use couple_core::{
     Change, ChangeResult, CommitError, Committed, Conflict, ErrorKind, HostStatements, IdempotencyChange,
-    OutcomeRecord, Store,
-    account::AccountChange,
+    OutcomeRecord, Store, Timestamp,
+    account::{Account, AccountChange, Tally, TallyId, TokenKind},
     digest,
     job::{ClaimedJob, JobChange, NewJob},
     media::MediaChange,
     pairing::{Couple, PairingChange, Side},
-    timeline::TimelineChange,
+    timeline::{Page, TimelineChange},
     upload::UploadChange,
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::timeout;
 
-use crate::world::{World, all, append, concurrently, conflict, conflicts, insert, must, race};
+use crate::world::{World, all, append, claim, concurrently, conflict, conflicts, insert, must, race};
 
 /// Maximum duration of `close`, and of any call during an outage.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -323,8 +323,7 @@ pub async fn s11_visible_change_has_its_whole_commit(store: impl Store) {
                     let first = store.couple(couples[order[0]]).await.unwrap().unwrap().head_seq;
                     let then = store.couple(couples[order[1]]).await.unwrap().unwrap().head_seq;
                     assert!(then >= first, "a reader sees half of a commit: an entry in one of two logs");
-                    let entries =
-                        store.entries(couples[order[1]], couple_core::timeline::Page::After(0), 1000, None);
+                    let entries = store.entries(couples[order[1]], Page::After(0), 1000, None);
                     let count = entries.await.unwrap().len() as i64;
                     assert!(count >= then, "a reader sees the head of a log without its entry");
                 }
@@ -337,7 +336,7 @@ pub async fn s11_visible_change_has_its_whole_commit(store: impl Store) {
 }
 
 /// Starts 40 commits, closes the store while they run, and returns the accounts that they add.
-async fn close_while_committing(store: &impl Store, world: &World) -> Vec<couple_core::account::Account> {
+async fn close_while_committing(store: &impl Store, world: &World) -> Vec<Account> {
     let accounts: Vec<_> = (0..40).map(|n| world.account(&format!("p{n}"))).collect();
     let mut commits: FuturesUnordered<_> =
         accounts.iter().map(|account| store.commit(vec![insert(account)])).collect();
@@ -361,6 +360,88 @@ async fn close_while_committing(store: &impl Store, world: &World) -> Vec<couple
 pub async fn s12_close_completes_started_commits(store: impl Store) {
     close_while_committing(&store, &World::default()).await;
     timeout(CALL_LIMIT, store.close()).await.expect("a second close hangs").expect("a second close succeeds");
+}
+
+/// Times are those of the changes and reads: in the past, in the future, and also if they go back.
+pub async fn s15_store_uses_only_the_given_times(store: impl Store) {
+    // In each year, the clock of the system is far away.
+    let years =
+        [(1935, -1_104_537_600_123_457), (2026, 1_767_225_600_654_321), (2150, 5_680_281_600_000_001)];
+    for (year, micros) in years {
+        let world = World::new(year);
+        world.clock.set(Timestamp::from_micros(micros));
+        let name = format!("p{year}");
+        let account = world.account(&name);
+        let session = world.session(account.id);
+        let token = world.token(TokenKind::SignIn, &name);
+        let tally = Tally { count: 3, expires_at: world.later(60) };
+        let tally_id = TallyId::from_digest(digest(&[name.as_bytes()]));
+        let outcome = OutcomeRecord {
+            scope: digest(&[b"scope", name.as_bytes()]),
+            request: digest(&[b"request"]),
+            outcome: "{}".to_owned(),
+            recorded_at: world.now(),
+            expires_at: world.later(60),
+        };
+        let changes = vec![
+            insert(&account),
+            AccountChange::InsertSession { session: session.clone(), version: 0 }.into(),
+            AccountChange::InsertToken(token.clone()).into(),
+            AccountChange::PutTally { id: tally_id, tally }.into(),
+            IdempotencyChange::Record(outcome.clone()).into(),
+            JobChange::Enqueue(world.job(&name)).into(),
+        ];
+        all(&store, changes).await;
+        let found = store.session_by_token(&session.token).await.unwrap();
+        assert!(
+            found == Some((session, account)),
+            "a session ends by the store's clock in {year}: {found:?}"
+        );
+        for (at, count) in [(world.now(), 1), (world.later(3600), 0)] {
+            let open = store.open_tokens(TokenKind::SignIn, token.email.key(), at).await.unwrap();
+            assert_eq!(open.len(), count, "a token expires by the store's clock in {year}");
+        }
+        for (at, live) in [(world.later(59), true), (world.later(60), false)] {
+            let tally = store.tally(tally_id, at).await.unwrap();
+            assert_eq!(tally.is_some(), live, "a tally expires by the store's clock in {year}");
+        }
+        let record = |seconds| {
+            let recorded_at = world.later(seconds);
+            let again = OutcomeRecord { recorded_at, expires_at: world.later(120), ..outcome.clone() };
+            store.commit(vec![IdempotencyChange::Record(again).into()])
+        };
+        let (early, late) = (record(59).await, record(60).await);
+        assert!(
+            matches!(early, Err(CommitError::Conflict(Conflict::KeyUsed))) && late.is_ok(),
+            "an outcome expires by the store's clock in {year}: {early:?}, {late:?}"
+        );
+        let before = world.now().minus(Duration::from_secs(1));
+        for (at, count) in [(before, 0), (world.now(), 1)] {
+            let claimed = claim(&store, &name, at, 30, 1).await;
+            assert_eq!(claimed.len(), count, "a job is due by the store's clock in {year}");
+        }
+        for (seconds, count) in [(29, 0), (30, 1)] {
+            let again = JobChange::ClaimAbandoned {
+                queue: name.clone(),
+                now: world.later(seconds),
+                lease_until: world.later(90),
+                claim: 2,
+            };
+            let claimed = must(&store, again).await.into_claimed_jobs();
+            assert_eq!(claimed.len(), count, "a lease ends by the store's clock in {year}");
+        }
+        // The clock is set back between commits.
+        let couple = world.stored_couple(&store).await.id;
+        for n in 1..=3 {
+            world.clock.set(world.now().minus(Duration::from_hours(1)));
+            let committed = all(&store, vec![append(couple, world.entry(&n.to_string()))]).await;
+            let seq = committed.appended_seqs().next();
+            assert_eq!(seq, Some(n), "an entry of an earlier time has another seq in {year}");
+        }
+        let entries = store.entries(couple, Page::After(0), 9, None).await.unwrap();
+        let seqs: Vec<i64> = entries.iter().map(|entry| entry.seq).collect();
+        assert_eq!(seqs, [1, 2, 3], "entries are ordered by time instead of seq in {year}");
+    }
 }
 
 /// A store that is opened again has every acknowledged commit: after it was closed while commits ran, and after it was

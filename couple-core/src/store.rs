@@ -365,6 +365,8 @@ pub enum CommitError {
 /// * **S14** While its engine has failed, each call fails within 10 seconds, [`ping`](Store::ping) too, with
 ///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) or
 ///   [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded): callers retry.
+/// * **S15** A store uses only the times in changes and reads, never its own clock. They may be in any year from
+///   1900 to 2200, and may go back from one commit to the next: `seq` orders a log, not time.
 #[async_trait]
 pub trait Store:
     AccountReads

@@ -8,7 +8,7 @@ use couple_core::{
     },
 };
 
-use super::{FaultyStore, MAX, NIL, table::Table};
+use super::{FaultyStore, MAX, NIL, system_time, table::Table};
 use crate::planted;
 
 #[derive(Default)]
@@ -190,6 +190,7 @@ impl AccountTables {
     }
 
     fn live_tally(&self, id: TallyId, at: Timestamp) -> Option<Tally> {
+        let at = if planted("store-tallies-expire-by-its-clock") { system_time() } else { at };
         self.tallies.get(&id).filter(|tally| tally.expires_at > at).copied()
     }
 
@@ -307,6 +308,7 @@ impl AccountReads for FaultyStore {
         now: Timestamp,
     ) -> Result<Vec<Token>, Error> {
         let mut open = self.state()?.account.mailed(kind, email);
+        let now = if planted("store-tokens-expire-by-its-clock") { system_time() } else { now };
         open.retain(|token| token.used_at.is_none() && token.expires_at > now);
         open.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.id)));
         open.truncate(32);
@@ -317,7 +319,10 @@ impl AccountReads for FaultyStore {
         Ok(tables
             .by_bearer
             .get(token)
-            .and_then(|key| Some((tables.sessions.get(key)?.clone(), tables.accounts.get(&key.0)?.clone()))))
+            .and_then(|key| Some((tables.sessions.get(key)?.clone(), tables.accounts.get(&key.0)?.clone())))
+            .filter(|(session, _)| {
+                !planted("store-sessions-expire-by-its-clock") || session.expires_at > system_time()
+            }))
     }
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let state = self.state()?;

@@ -5,7 +5,8 @@ use couple_core::{
     ChangeResult, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord,
 };
 
-use super::{FaultyStore, table::Table};
+use super::{FaultyStore, system_time, table::Table};
+use crate::planted;
 
 #[derive(Default)]
 pub(super) struct IdempotencyTables {
@@ -17,7 +18,12 @@ impl IdempotencyTables {
         match change {
             IdempotencyChange::Record(record) => {
                 let used = self.outcomes.get(&record.scope);
-                if used.is_some_and(|used| used.expires_at > record.recorded_at) {
+                let at = if planted("store-outcomes-expire-by-its-clock") {
+                    system_time()
+                } else {
+                    record.recorded_at
+                };
+                if used.is_some_and(|used| used.expires_at > at) {
                     return Err(Conflict::KeyUsed);
                 }
                 self.outcomes.put(record.scope, record);

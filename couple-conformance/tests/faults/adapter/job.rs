@@ -6,7 +6,8 @@ use couple_core::{
     job::{ClaimToken, ClaimedJob, DeadJob, JobChange, JobReads, NewJob, QueueStats},
 };
 
-use super::{FaultyStore, NIL, table::Table};
+use super::{FaultyStore, NIL, system_time, table::Table};
+use crate::planted;
 
 #[derive(Clone)]
 struct JobRow {
@@ -34,10 +35,12 @@ impl JobTables {
                 }
             }
             JobChange::Claim { queue, now, lease_until, claim, limit } => {
+                let now = if planted("store-jobs-are-due-by-its-clock") { system_time() } else { now };
                 let due = self.due(&queue, now, false, limit);
                 return Ok(ChangeResult::Claimed(self.claim(&due, lease_until, claim)));
             }
             JobChange::ClaimAbandoned { queue, now, lease_until, claim } => {
+                let now = if planted("store-leases-end-by-its-clock") { system_time() } else { now };
                 let abandoned = self.due(&queue, now, true, 1);
                 return Ok(ChangeResult::Claimed(self.claim(&abandoned, lease_until, claim)));
             }

@@ -27,7 +27,7 @@ use std::{
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, Store,
+    AccountId, Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, Store, Timestamp,
     account::Account,
 };
 use tokio::time::sleep;
@@ -122,6 +122,13 @@ impl FaultyStore {
         state.end(committed.is_ok());
         Ok(committed?)
     }
+}
+
+/// Time of the system, which a store must not use.
+fn system_time() -> Timestamp {
+    Timestamp::from_micros(
+        i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros()).unwrap_or(0),
+    )
 }
 
 impl State {
