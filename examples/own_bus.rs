@@ -40,6 +40,9 @@ impl Bus for QueueBus {
             // Never waits: a full queue drops the notice, and its subscriber receives `Changed` (B2).
             if subscriber.queue.try_send(notice.clone()).is_err() {
                 subscriber.missed.store(true, Ordering::Release);
+                // The receiver may have emptied the queue in between, and wait: this wakes it. If the queue is still
+                // full, it reads the flag after the next notice.
+                let _ = subscriber.queue.try_send(Notice::Changed);
             }
         }
     }
