@@ -2048,7 +2048,7 @@ mod tests {
             }
         }
         check(&[i64::MIN, -256, -1, 0, 1, 255, 256, i64::MAX]);
-        check(&[None, Some(-1), Some(0)]);
+        check(&[None, Some(-1_i64), Some(0)]);
         let texts =
             ["", "\0", "\0\0", "\0a", "\u{1}", "a", "a\0", "a\0\u{1}", "a\u{1}", "ab", "b", "\u{10ffff}"];
         check(&texts.map(str::to_owned));
