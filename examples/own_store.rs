@@ -1838,7 +1838,8 @@ fn write_bytes(out: &mut Bytes, bytes: &[u8]) {
 }
 
 fn read_bytes<'i>(input: &mut &'i [u8]) -> Option<&'i [u8]> {
-    let (bytes, rest) = input.split_at_checked(usize::try_from(u64::decode(input)?).ok()?)?;
+    let length = usize::try_from(u64::decode(input)?).ok()?;
+    let (bytes, rest) = input.split_at_checked(length)?;
     *input = rest;
     Some(bytes)
 }
