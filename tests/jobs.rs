@@ -1,17 +1,20 @@
 //! The worker: failing, panicking, expired and scheduled jobs, and lost leases.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/observed_store.rs"]
+mod observed_store;
+
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
 use couple::{
-    Backend, Error, ErrorKind, ManualClock,
+    Backend, Error, ErrorKind, Keyring, ManualClock,
     core::{
         Change, Idempotency, IdempotencyChange, OutcomeRecord, digest,
         job::{
@@ -19,7 +22,9 @@ use couple::{
             PurgeOutcomesHandler, Queue, Registry, Worker, WorkerOptions,
         },
     },
+    store::MemoryStore,
 };
+use observed_store::{ObservedStore, StoreObserver};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -32,6 +37,8 @@ enum Deed {
     Hang,
     /// Takes some time.
     Slow,
+    /// Fails, and asks for a retry after this number of seconds.
+    Later(u64),
     /// Kills its process.
     Kill,
 }
@@ -70,6 +77,9 @@ struct Crash {
     died: Notify,
     done: AtomicUsize,
     most_attempts: AtomicI64,
+    /// Number of slow jobs that run now, and the largest number so far.
+    beside: AtomicUsize,
+    most_beside: AtomicUsize,
 }
 
 #[async_trait]
@@ -82,11 +92,15 @@ impl Handler<Deed> for Doer {
             Deed::FailTwice if context.attempt > 2 => Ok(()),
             Deed::FailTwice => Err(JobError::RetryAfter(passing(), Duration::from_secs(60))),
             Deed::Never => Err(Error::new(ErrorKind::Rejected, "do").into()),
+            Deed::Later(seconds) => Err(JobError::RetryAfter(passing(), Duration::from_secs(seconds))),
             Deed::Panic => panic!("a poison job"),
             Deed::Hang => std::future::pending().await,
             Deed::Slow => {
                 self.1.most_attempts.fetch_max(context.attempt, Ordering::SeqCst);
+                let beside = self.1.beside.fetch_add(1, Ordering::SeqCst) + 1;
+                self.1.most_beside.fetch_max(beside, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                self.1.beside.fetch_sub(1, Ordering::SeqCst);
                 self.1.done.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             }
@@ -100,7 +114,30 @@ impl Handler<Deed> for Doer {
     }
 }
 
+/// Counts reads and renewals of leases, and refuses the latter on request.
+#[derive(Default)]
+struct Watch {
+    reads: AtomicUsize,
+    renewals: AtomicUsize,
+    refuses: AtomicBool,
+}
+
+#[async_trait]
+impl StoreObserver for Watch {
+    async fn before(&self, what: &'static str) {
+        self.reads.fetch_add(usize::from(what != "commit"), Ordering::SeqCst);
+    }
+    async fn after(&self, _: &'static str) {}
+    fn refuse(&self, changes: &[Change]) -> Option<Error> {
+        let renews = changes.iter().any(|change| matches!(change, Change::Job(JobChange::Renew { .. })));
+        self.renewals.fetch_add(usize::from(renews), Ordering::SeqCst);
+        let refused = renews && self.refuses.load(Ordering::SeqCst);
+        refused.then(|| Error::new(ErrorKind::Unavailable, "commit"))
+    }
+}
+
 struct Shop {
+    watch: Arc<Watch>,
     backend: Backend,
     clock: Arc<ManualClock>,
     done: Doer,
@@ -110,11 +147,14 @@ struct Shop {
 impl Shop {
     fn new(options: WorkerOptions) -> Self {
         let (clock, done) = (Arc::new(ManualClock::default()), Doer::default());
-        let backend = Backend::builder().clock(clock.clone()).build().unwrap();
+        let watch = Arc::new(Watch::default());
+        let store = ObservedStore(MemoryStore::new(), watch.clone());
+        let backend = Backend::builder().store(store).keys(Keyring::new([7; 32])).clock(clock.clone());
+        let backend = backend.blobs(couple::blobs::Blobs::memory()).build().unwrap();
         let registry = Registry::default().with(done.clone());
         let worker =
             Worker::new(backend.ports().clone(), registry, Vec::new(), vec![Queue::new("deeds", 4)], options);
-        Self { backend, clock, done, worker }
+        Self { watch, backend, clock, done, worker }
     }
     async fn enqueue(&self, deed: Deed) {
         let change = self.backend.ports().enqueue(&deed).unwrap();
@@ -445,4 +485,152 @@ async fn scheduled_job_is_queued_once() {
     clock.advance(Duration::from_hours(25));
     backend.worker().run_until_idle().await.unwrap();
     assert_eq!(waiting().await, 8, "each waits for its next time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_queue_is_read_once_per_poll_interval() {
+    let shop = Shop::new(WorkerOptions::default().with_poll_interval(Duration::from_secs(10)));
+    let _process = shop.worker.clone().start();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    shop.watch.reads.store(0, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(1_000)).await;
+    let reads = shop.watch.reads.load(Ordering::SeqCst);
+    // Every 5 to 10 s, at random: two reads for due jobs, and one for abandoned ones.
+    assert!((3 * 115..=3 * 160).contains(&reads), "{reads} reads in 1,000 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn worker_waits_for_the_time_at_which_a_job_is_due() {
+    let shop = Shop::new(WorkerOptions::default().with_poll_interval(Duration::from_hours(1)));
+    let _process = shop.worker.clone().start();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let ports = shop.backend.ports();
+    let due = ports.now().plus(Duration::from_secs(30));
+    let job = couple::job::NewJob::at(&Deed::Succeed, due, ports).unwrap();
+    ports.commit(vec![JobChange::Enqueue(job).into()]).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    shop.clock.advance(Duration::from_secs(30));
+    tokio::time::sleep(Duration::from_millis(29_900)).await;
+    assert_eq!(shop.runs(), 0);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(shop.runs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn queue_runs_as_many_jobs_at_once_as_it_may() {
+    let shop = Shop::new(WorkerOptions::default());
+    let (ports, crash) = (shop.backend.ports(), shop.done.1.clone());
+    for _ in 0..7 {
+        shop.enqueue(Deed::Slow).await;
+    }
+    for (concurrency, limit) in [(0, 1), (3, 3)] {
+        crash.done.store(0, Ordering::SeqCst);
+        let registry = Registry::default().with(shop.done.clone());
+        let queues = vec![Queue::new("deeds", concurrency)];
+        let handle =
+            Worker::new(ports.clone(), registry, Vec::new(), queues, WorkerOptions::default()).start();
+        // Jobs take 50 ms. A claim follows as soon as one has ended, not at the next poll.
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        assert_eq!(crash.most_beside.load(Ordering::SeqCst), limit);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(crash.done.load(Ordering::SeqCst), 7, "all have run");
+        handle.stop(Duration::from_secs(1)).await;
+        for _ in 0..7 {
+            shop.enqueue(Deed::Slow).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_of_a_finished_job_is_not_renewed() {
+    let shop = Shop::new(WorkerOptions::default());
+    let _process = shop.worker.clone().start();
+    shop.enqueue(Deed::Succeed).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!((shop.runs(), shop.watch.renewals.load(Ordering::SeqCst)), (1, 0));
+    shop.enqueue(Deed::Hang).await;
+    tokio::time::sleep(Duration::from_millis(60_500)).await;
+    let renewals = shop.watch.renewals.load(Ordering::SeqCst);
+    assert_eq!((shop.runs(), renewals), (2, 6), "once in each third of the lease");
+}
+
+/// The store accepts no renewal, but answers reads and claims: the job whose lease has expired runs in this process still.
+#[tokio::test(start_paused = true)]
+async fn job_is_not_taken_over_by_its_own_process_while_renewals_fail() {
+    let shop = Shop::new(WorkerOptions::default().with_poll_interval(Duration::from_secs(1)));
+    let _process = shop.worker.clone().start();
+    shop.enqueue(Deed::Hang).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    shop.watch.refuses.store(true, Ordering::SeqCst);
+    shop.clock.advance(Duration::from_secs(60));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(shop.runs(), 1, "it ran a second time beside the first");
+}
+
+#[tokio::test]
+async fn result_of_a_worker_that_lost_its_lease_changes_nothing() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::Slow).await;
+    let process = shop.worker.clone();
+    let late = tokio::spawn(async move { process.run_until_idle().await.unwrap() });
+    while shop.runs() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Another worker takes the job over and holds it.
+    shop.clock.advance(Duration::from_secs(31));
+    let now = couple::Clock::now(&*shop.clock);
+    let store = &shop.backend.ports().store;
+    let registry = Registry::default().with(Holder);
+    let queues = vec![Queue::new("deeds", 1)];
+    let options = WorkerOptions::default().with_run_timeout(Duration::from_millis(400));
+    let other = Worker::new(shop.backend.ports().clone(), registry, Vec::new(), queues, options);
+    let held = tokio::spawn(async move { other.run_until_idle().await.unwrap() });
+    assert_eq!(late.await.unwrap(), 1);
+    let stats = store.queue_stats("deeds", now).await.unwrap();
+    assert_eq!((stats.ready, stats.waiting, stats.dead), (0, 1, 0), "the job is the other worker's");
+    assert_eq!(held.await.unwrap(), 1, "an abandoned job counts as a run, too");
+}
+
+/// Handler that never returns.
+struct Holder;
+
+#[async_trait]
+impl Handler<Deed> for Holder {
+    async fn run(&self, _: Deed, _: &Context) -> Result<(), JobError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn job_whose_retry_would_come_after_its_expiry_is_dead() {
+    let age = Deed::MAX_AGE.as_secs();
+    for (wait, dead) in [(age - 1, 0), (age, 1), (age + 1, 1)] {
+        let shop = Shop::new(WorkerOptions::default());
+        shop.enqueue(Deed::Later(wait)).await;
+        assert_eq!(shop.worker.run_until_idle().await.unwrap(), 1);
+        assert_eq!(shop.dead().await.len(), dead, "a retry after {wait} s");
+    }
+}
+
+#[tokio::test]
+async fn job_expires_exactly_at_its_limit() {
+    for (age, runs) in [(Deed::MAX_AGE - Duration::from_secs(1), 1), (Deed::MAX_AGE, 0)] {
+        let shop = Shop::new(WorkerOptions::default());
+        shop.enqueue(Deed::Succeed).await;
+        shop.clock.advance(age);
+        shop.worker.run_until_idle().await.unwrap();
+        assert_eq!((shop.runs(), shop.dead().await.len()), (runs, 1 - runs));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopped_worker_aborts_jobs_that_outlast_the_time_it_waits() {
+    let shop = Shop::new(WorkerOptions::default());
+    let handle = shop.worker.clone().start();
+    shop.enqueue(Deed::Hang).await;
+    shop.enqueue(Deed::Slow).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let (started, crash) = (tokio::time::Instant::now(), shop.done.1.clone());
+    handle.stop(Duration::from_secs(5)).await;
+    assert_eq!((started.elapsed(), crash.done.load(Ordering::SeqCst)), (Duration::from_secs(5), 1));
 }

@@ -16,19 +16,22 @@ use std::{
 use async_trait::async_trait;
 use couple::{
     AccountId, Backend, CoupleId, Error, ErrorKind, Keyring, Store,
-    account::{Account, AccountChange, AccountReads as _, PurgeAccountsHandler},
+    account::{Account, AccountChange, AccountReads as _, PurgeAccountsHandler, PurgeReport},
     core::Change,
     media::MediaChange,
-    pairing::{Block, Couple, PairingChange, Side},
+    pairing::{Block, Couple, PairingChange, PairingReads as _, Side},
     store::{MemoryStore, sql::SqliteOptions},
     timeline::{NewEntry, Page, TimelineChange, TimelineReads as _},
 };
 use couple_conformance::World;
 use observed_store::{ObservedStore, StoreObserver};
+use tokio::time::sleep;
 
 /// Observes each commit, and refuses those that erase selected accounts.
 #[derive(Default)]
 struct Observer {
+    /// Additional duration of each commit.
+    slow: Mutex<Duration>,
     failing: Mutex<HashSet<AccountId>>,
     erasing: AtomicUsize,
     pictures_in_one: AtomicUsize,
@@ -36,7 +39,12 @@ struct Observer {
 
 #[async_trait]
 impl StoreObserver for Observer {
-    async fn before(&self, _: &'static str) {}
+    async fn before(&self, what: &'static str) {
+        let slow = *self.slow.lock().unwrap();
+        if what == "commit" && !slow.is_zero() {
+            sleep(slow).await;
+        }
+    }
     async fn after(&self, _: &'static str) {}
     fn refuse(&self, changes: &[Change]) -> Option<Error> {
         let is_erase = |change: &&Change| matches!(change, Change::Timeline(TimelineChange::Erase { .. }));
@@ -231,7 +239,6 @@ async fn heavy(store: impl Store) {
     // Ranges of 500 entries, each once.
     assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 7);
     assert_eq!(fixture.observer.pictures_in_one.load(Ordering::SeqCst), 10);
-    use couple::pairing::PairingReads as _;
     assert_eq!(fixture.store.blocks_of(ana).await.unwrap(), []);
 }
 
@@ -265,4 +272,154 @@ async fn slow_account_delays_no_other_and_is_finally_purged() {
     }
     fixture.assert_erased(couple.id, Side::First, 6_000).await;
     assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 12);
+}
+
+impl<S: Store> Fixture<S> {
+    /// Makes a user of a host due for deletion.
+    async fn due_user(&self) -> AccountId {
+        self.make_due(self.world.account_id()).await
+    }
+    async fn make_due(&self, person: AccountId) -> AccountId {
+        let due = Some(self.world.now());
+        let change = PairingChange::SetErasure { person, due, before: None };
+        self.store.commit(vec![change.into()]).await.unwrap();
+        self.world.clock.advance(Duration::from_secs(1));
+        person
+    }
+    fn fail(&self, id: AccountId) {
+        self.observer.failing.lock().unwrap().insert(id);
+    }
+}
+
+fn failed(report: &PurgeReport) -> Vec<AccountId> {
+    report.failed.iter().map(|(id, _)| *id).collect()
+}
+
+#[tokio::test]
+async fn plan_names_what_a_run_would_remove_in_the_order_of_the_due_times() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let (ana, user, cleo) = (fixture.due("ana").await, fixture.due_user().await, fixture.due("cleo").await);
+    let partner = fixture.world.account_id();
+    let couple = fixture.couple([partner, ana]).await;
+    let mut changes: Vec<Change> = Vec::new();
+    // More than one read of pictures; every fourth is the partner's.
+    for n in 0..240 {
+        let owner = if n % 4 == 0 { partner } else { ana };
+        let media = fixture.world.photo(couple.id, owner, &n.to_string());
+        changes.push(MediaChange::Insert { media, most: i64::MAX }.into());
+    }
+    let media = fixture.world.avatar(ana, "face");
+    changes.push(MediaChange::Insert { media, most: i64::MAX }.into());
+    fixture.store.commit(changes).await.unwrap();
+    let plans = fixture.purge(20).plan().await.unwrap();
+    assert_eq!(plans.iter().map(|plan| plan.account).collect::<Vec<_>>(), [ana, user, cleo]);
+    assert!(plans.is_sorted_by(|one, other| one.due < other.due), "{plans:?}");
+    assert_eq!((plans[0].ends, &plans[0].erases[..]), (Some(couple.id), &[(couple.id, Side::Second)][..]));
+    assert_eq!(plans[0].pictures, 180 + 1);
+    assert_eq!((plans[1].ends, plans[1].erases.len(), plans[1].pictures), (None, 0, 0));
+    let first = fixture.purge(2).plan().await.unwrap();
+    assert_eq!(first, plans[..2], "no more than a run would delete");
+    assert!(!fixture.is_erased(ana).await, "a plan changes nothing");
+}
+
+#[tokio::test]
+async fn run_deletes_no_more_than_its_limit() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let ids = [fixture.due("ana").await, fixture.due_user().await, fixture.due("cleo").await];
+    let purge = fixture.purge(2);
+    assert_eq!(purge.run_once().await.unwrap().purged, 2);
+    assert!(fixture.is_erased(ids[0]).await && !fixture.is_erased(ids[2]).await);
+    assert_eq!(fixture.store.erasure_of(ids[1]).await.unwrap(), None, "the user was the second");
+    assert_eq!(purge.run_once().await.unwrap().purged, 1);
+    assert_eq!(purge.run_once().await.unwrap().purged, 0);
+}
+
+#[tokio::test]
+async fn run_ends_after_a_hundred_failures() {
+    let fixture = Fixture::new(MemoryStore::new());
+    for n in 0..101 {
+        let id = fixture.due(&format!("failing{n}")).await;
+        fixture.fail(id);
+    }
+    let last = fixture.due("last").await;
+    let purge = fixture.purge(20);
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, report.failed.len()), (0, 100));
+    // The next run begins behind them.
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, report.failed.len()), (1, 100));
+    assert!(fixture.is_erased(last).await);
+}
+
+#[tokio::test]
+async fn run_continues_after_the_last_one_and_tries_each_account_once() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let first = fixture.due("first").await;
+    let fine = fixture.due("fine").await;
+    let last = fixture.due("last").await;
+    fixture.fail(first);
+    fixture.fail(last);
+    let purge = fixture.purge(1);
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, failed(&report)), (1, vec![first]));
+    assert!(fixture.is_erased(fine).await);
+    // It begins with the last one, and then tries those before.
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, failed(&report)), (0, vec![last, first]));
+    let report = purge.run_once().await.unwrap();
+    assert_eq!(failed(&report), [last, first], "it begins after the one that it tried last");
+}
+
+/// Commits take a minute each: the time of the run ends while it purges an account.
+#[tokio::test(start_paused = true)]
+async fn run_starts_no_account_after_five_minutes_and_the_next_one_tries_all_again() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let (slow, fast) = (fixture.due("slow").await, fixture.due("fast").await);
+    let couple = fixture.couple([slow, fixture.world.account_id()]).await;
+    fixture.fill(couple.id, 5_000).await;
+    *fixture.observer.slow.lock().unwrap() = Duration::from_mins(1);
+    let purge = fixture.purge(20);
+    let report = purge.run_once().await.unwrap();
+    assert_eq!((report.purged, report.unfinished), (0, 1));
+    assert!(!fixture.is_erased(slow).await && !fixture.is_erased(fast).await);
+    // The first commit ends the couple.
+    assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 4, "one each minute, for five minutes");
+    *fixture.observer.slow.lock().unwrap() = Duration::ZERO;
+    assert_eq!(purge.run_once().await.unwrap().purged, 2);
+    fixture.assert_erased(couple.id, Side::First, 5_000).await;
+    assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 10, "no range twice");
+}
+
+/// As by a sign-in, which withdraws the request.
+#[tokio::test(start_paused = true)]
+async fn purge_stops_when_the_deletion_is_withdrawn_meanwhile() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let (ana, user) = (fixture.due("ana").await, fixture.world.account_id());
+    let mut couples = Vec::new();
+    for id in [ana, user] {
+        let couple = fixture.couple([id, fixture.world.account_id()]).await;
+        fixture.fill(couple.id, 2_000).await;
+        couples.push(couple.id);
+    }
+    fixture.make_due(user).await;
+    *fixture.observer.slow.lock().unwrap() = Duration::from_secs(10);
+    let withdraw = async {
+        // Between two commits: the first ends the couple, the second erases a part of the log.
+        sleep(Duration::from_secs(25)).await;
+        let account = fixture.store.0.account(ana).await.unwrap().unwrap();
+        let change = AccountChange::Update(Account { deletion_due: None, ..account });
+        fixture.store.0.commit(vec![change.into()]).await.unwrap();
+        sleep(Duration::from_secs(30)).await;
+        let due = fixture.store.0.erasure_of(user).await.unwrap();
+        let change = PairingChange::SetErasure { person: user, due: None, before: due };
+        fixture.store.0.commit(vec![change.into()]).await.unwrap();
+    };
+    let purge = fixture.purge(20);
+    let (report, ()) = tokio::join!(purge.run_once(), withdraw);
+    let report = report.unwrap();
+    assert_eq!((report.purged, report.unfinished, report.failed.len()), (0, 0, 0));
+    for couple in couples {
+        let last = fixture.store.0.entries(couple, Page::After(1_990), 500, None).await.unwrap();
+        assert!(last.iter().all(|entry| entry.body.is_some()), "entries were erased after the withdrawal");
+    }
 }

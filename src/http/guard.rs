@@ -127,9 +127,7 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
         duration_us = took.as_micros(),
         "request answered"
     );
-    // The duration of these depends on the client.
-    let waits = route.ends_with("/live") || route == "/v1/media" || route.starts_with("/v1/uploads/");
-    if took > Duration::from_secs(1) && !waits {
+    if is_slow(&route, took) {
         tracing::warn!(duration_ms = took.as_millis(), "slow request");
     }
     let headers = response.headers_mut();
@@ -138,6 +136,13 @@ pub(super) async fn observed(State(app): State<App>, mut request: Request, next:
     // Responses contain private data: shared caches must not store them.
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Whether the server, and not the client, made a request of this route slow.
+fn is_slow(route: &str, took: Duration) -> bool {
+    // The duration of these depends on the client.
+    let waits = route.ends_with("/live") || route == "/v1/media" || route.starts_with("/v1/uploads/");
+    took > Duration::from_secs(1) && !waits
 }
 
 fn fresh_id(app: &App) -> HeaderValue {
@@ -173,5 +178,36 @@ mod tests {
         // A forwarding header that a client sent before does not suppress the warning about the proxy.
         assert!(warns("::ffff:127.0.0.1", &forwarded));
         assert!(!warns("127.0.0.1", &forwarded) && !warns("203.0.113.2", &forwarded));
+    }
+
+    #[test]
+    fn proxies_in_private_networks_share_one_warning_and_all_others_another() {
+        let options = HttpOptions::default();
+        let mut forwarded = HeaderMap::new();
+        forwarded.insert("forwarded", HeaderValue::from_static("for=198.51.100.7"));
+        let warns = |warnings: &ProxyWarnings, peer: &str| {
+            warnings.check(Some(peer.parse().unwrap()), &forwarded, &options)
+        };
+        for private in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.1.1", "::1", "fd00::1", "fe80::1"] {
+            let warnings = ProxyWarnings::default();
+            assert!(warns(&warnings, "203.0.113.1"), "{private}");
+            assert!(warns(&warnings, private) && !warns(&warnings, private), "{private}");
+        }
+        for public in ["203.0.113.2", "2001:db8::1"] {
+            let warnings = ProxyWarnings::default();
+            assert!(warns(&warnings, public) && !warns(&warnings, "203.0.113.1"), "{public}");
+        }
+        assert!(!ProxyWarnings::default().check(None, &forwarded, &options), "the peer is unknown");
+    }
+
+    #[test]
+    fn requests_whose_duration_depends_on_the_client_are_not_slow() {
+        let (second, more) = (Duration::from_secs(1), Duration::from_millis(1_001));
+        for route in ["/v1/couple", "/v1/media/{id}", "/v1/uploads", "unmatched"] {
+            assert!(is_slow(route, more) && !is_slow(route, second), "{route}");
+        }
+        for route in ["/v1/couple/live", "/v1/media", "/v1/uploads/{id}"] {
+            assert!(!is_slow(route, more), "{route}");
+        }
     }
 }

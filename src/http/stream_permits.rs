@@ -129,3 +129,55 @@ impl Drop for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use couple_core::{ManualClock, SeededEntropy};
+
+    use super::*;
+
+    fn accounts() -> [AccountId; 3] {
+        let (clock, entropy) = (ManualClock::default(), SeededEntropy::new(1));
+        [(); 3].map(|()| AccountId::new(&clock, &entropy))
+    }
+
+    fn code<T>(taken: ApiResult<T>) -> String {
+        taken.map(drop).unwrap_err().code().to_owned()
+    }
+
+    #[test]
+    fn permits_are_counted_per_account_and_in_total_and_returned() {
+        let ([ana, ben, cleo], permits) = (accounts(), StreamPermits::new(3, 2));
+        let (first, second) = (permits.take(ana).unwrap(), permits.take(ana).unwrap());
+        assert_eq!(code(permits.take(ana)), "too_many_streams");
+        assert_eq!(permits.count(), 2, "a refusal takes no permit");
+        let other = permits.take(ben).unwrap();
+        assert_eq!((code(permits.take(cleo)), permits.count()), ("overloaded".to_owned(), 3));
+        drop(first);
+        let again = permits.take(ana).unwrap();
+        drop(again);
+        let third = permits.take(cleo).unwrap();
+        drop((second, other, third));
+        assert!(permits.open().by_account.is_empty(), "an account without a connection takes no memory");
+        assert_eq!(permits.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn newer_poll_of_a_device_supersedes_the_older_and_needs_no_second_permit() {
+        let ([ana, ..], permits) = (accounts(), StreamPermits::new(9, 1));
+        let session = SessionId::new(&ManualClock::default(), &SeededEntropy::new(2));
+        let poll = |device: &str| permits.take_poll(ana, session, Some(device.to_owned()));
+        let older = poll("phone").unwrap();
+        assert_eq!(code(poll("tablet")), "too_many_streams");
+        let newer = poll("phone").unwrap();
+        assert_eq!(permits.count(), 2);
+        older.superseded().await;
+        drop(older);
+        assert!(permits.open().polls.contains_key(&(session, Some("phone".to_owned()))), "the newer one");
+        let is_superseded = tokio::time::timeout(std::time::Duration::from_millis(20), newer.superseded());
+        assert!(is_superseded.await.is_err(), "nothing is newer");
+        drop(newer);
+        let left = permits.open();
+        assert!(left.polls.is_empty() && left.by_account.is_empty());
+    }
+}

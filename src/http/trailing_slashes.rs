@@ -43,3 +43,39 @@ pub(super) fn without_last_slash(mut request: Request) -> Request {
     }
     request
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn matched(uri: &str) -> (String, Option<usize>) {
+        let request = without_last_slash(Request::get(uri).body(Body::empty()).unwrap());
+        let slashes = request.extensions().get::<TrailingSlashes>().map(|slashes| slashes.0);
+        (request.uri().to_string(), slashes)
+    }
+
+    #[test]
+    fn slashes_at_the_end_of_a_path_are_removed_and_counted() {
+        assert_eq!(matched("/v1/couple"), ("/v1/couple".to_owned(), None));
+        assert_eq!(matched("/v1/couple/"), ("/v1/couple".to_owned(), Some(1)));
+        assert_eq!(matched("/v1//couple///?a=/b/"), ("/v1//couple?a=/b/".to_owned(), Some(3)));
+        assert_eq!(matched("https://h.example/a/"), ("https://h.example/a".to_owned(), Some(1)));
+        // The root has no path without its slash.
+        assert_eq!(matched("/"), ("/".to_owned(), None));
+        assert_eq!(matched("//"), ("//".to_owned(), None));
+    }
+
+    #[tokio::test]
+    async fn reference_to_a_sibling_leaves_a_folder_for_each_slash() {
+        let sibling = async |uri: &str| {
+            let request = without_last_slash(Request::get(uri).body(Body::empty()).unwrap());
+            let (mut parts, _) = request.into_parts();
+            let Ok(slashes) = TrailingSlashes::from_request_parts(&mut parts, &()).await;
+            slashes.sibling("openapi.json")
+        };
+        assert_eq!(sibling("/docs").await, "openapi.json");
+        assert_eq!(sibling("/docs//").await, "../../openapi.json");
+    }
+}

@@ -97,6 +97,13 @@ pub struct PurgeReport {
     pub failed: Vec<(AccountId, Error)>,
 }
 
+impl PurgeReport {
+    /// Whether the run deleted something.
+    const fn has_progress(&self) -> bool {
+        self.purged > 0 || self.unfinished > 0
+    }
+}
+
 /// Job that deletes accounts, and the data of users of a host, whose grace period has ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PurgeAccounts {}
@@ -460,7 +467,7 @@ impl Handler<PurgeAccounts> for PurgeAccountsHandler {
     async fn run(&self, _: PurgeAccounts, _: &Context) -> Result<(), JobError> {
         let mut report = self.run_once().await?;
         let (purged, unfinished, failed) = (report.purged, report.unfinished, report.failed.len());
-        if purged > 0 || unfinished > 0 {
+        if report.has_progress() {
             tracing::info!(purged, unfinished, failed, "purged accounts");
         }
         let Some((account, error)) = report.failed.pop() else { return Ok(()) };
@@ -517,5 +524,24 @@ impl Handler<PurgeTokens> for PurgeTokensHandler {
         sessions?;
         tokens?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_that_deleted_something_is_logged() {
+        let progress =
+            |purged, unfinished| PurgeReport { purged, unfinished, failed: Vec::new() }.has_progress();
+        assert!(progress(1, 0) && progress(0, 1) && progress(2, 2));
+        assert!(!progress(0, 0));
+    }
+
+    #[test]
+    fn purges_have_their_names_as_deduplication_keys() {
+        assert_eq!(PurgeAccounts {}.dedupe_key().as_deref(), Some(PurgeAccounts::NAME));
+        assert_eq!(PurgeTokens {}.dedupe_key().as_deref(), Some(PurgeTokens::NAME));
     }
 }

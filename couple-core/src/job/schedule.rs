@@ -116,18 +116,15 @@ impl Schedule {
 /// Number of rows that one purging commit removes.
 const MAX_ROWS_PER_COMMIT: u32 = 500;
 
-/// Purges in batches until a batch is incomplete. Returns the number of removed rows.
+/// Purges in batches until a batch is incomplete.
 pub(crate) async fn purge_all(
     ports: &Ports,
     change: impl Fn(u32) -> Change + Send + Sync,
-) -> Result<u64, Error> {
-    let mut total = 0;
+) -> Result<(), Error> {
     loop {
         let committed = without_conflict(ports.commit(vec![change(MAX_ROWS_PER_COMMIT)]).await)?;
-        let purged = committed.rows_affected();
-        total += purged;
-        if purged < u64::from(MAX_ROWS_PER_COMMIT) {
-            return Ok(total);
+        if committed.rows_affected() < u64::from(MAX_ROWS_PER_COMMIT) {
+            return Ok(());
         }
     }
 }
