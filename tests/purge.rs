@@ -1,6 +1,9 @@
 //! Permanent deletion of accounts: in bounded steps, and independently of failures of other accounts.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "server-tests")]
+#[path = "support/fresh_database.rs"]
+mod fresh_database;
 #[path = "support/observed_store.rs"]
 mod observed_store;
 
@@ -20,7 +23,7 @@ use couple::{
     core::Change,
     media::MediaChange,
     pairing::{Block, Couple, PairingChange, PairingReads as _, Side},
-    store::{MemoryStore, sql::SqliteOptions},
+    store::MemoryStore,
     timeline::{NewEntry, Page, TimelineChange, TimelineReads as _},
 };
 use couple_conformance::World;
@@ -151,9 +154,74 @@ impl<S: Store> Fixture<S> {
     }
 }
 
-#[tokio::test]
-async fn failing_purge_of_an_account_does_not_stop_others() {
-    let fixture = Fixture::new(MemoryStore::new());
+/// Runs a check on a store in memory, in SQLite and, with `server-tests`, in MariaDB and PostgreSQL.
+macro_rules! on_every_store {
+    ($($check:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test] async fn $check() { super::$check(couple::store::MemoryStore::new()).await; })*
+        }
+        mod sqlite {
+            $(#[tokio::test] async fn $check() {
+                let folder = tempfile::tempdir().unwrap();
+                let store = couple::store::sql::SqliteOptions::new(folder.path().join("couple.db")).open().await;
+                super::$check(store.unwrap()).await;
+            })*
+        }
+        #[cfg(feature = "server-tests")]
+        mod mariadb {
+            $(#[tokio::test] async fn $check() {
+                let url = crate::fresh_database::fresh::<sqlx::MySql>("COUPLE_TEST_MARIADB").await;
+                super::$check(couple::store::sql::MySqlOptions::new(&url).connect().await.unwrap()).await;
+            })*
+        }
+        #[cfg(feature = "server-tests")]
+        mod postgres {
+            $(#[tokio::test] async fn $check() {
+                let url = crate::fresh_database::fresh::<sqlx::Postgres>("COUPLE_TEST_POSTGRES").await;
+                super::$check(couple::store::sql::PostgresOptions::new(&url).connect().await.unwrap()).await;
+            })*
+        }
+    };
+}
+
+on_every_store!(
+    run_deletes_at_most_its_cap_earliest_first_as_the_dry_run_listed,
+    account_that_fails_does_not_stop_the_others,
+    failing_accounts_do_not_count_against_the_limit_of_a_run,
+    large_account_is_purged_in_bounded_steps,
+);
+
+async fn run_deletes_at_most_its_cap_earliest_first_as_the_dry_run_listed(store: impl Store) {
+    let fixture = Fixture::new(store);
+    let mut due = Vec::new();
+    for n in 0..5 {
+        due.push(fixture.due(&format!("due{n}")).await);
+    }
+    let kept = fixture.world.account("kept");
+    let later = Account { deletion_due: Some(fixture.world.later(60)), ..fixture.world.account("later") };
+    let inserts = [&kept, &later].map(|account| AccountChange::Insert(account.clone()).into());
+    fixture.store.commit(inserts.into()).await.unwrap();
+    let purge = fixture.purge(2);
+    for round in [&due[..2], &due[2..4], &due[4..], &[]] {
+        let planned: Vec<_> = purge.plan().await.unwrap().iter().map(|plan| plan.account).collect();
+        assert_eq!(planned, round, "the dry run lists the accounts that are due first, up to the cap");
+        for id in round {
+            assert!(!fixture.is_erased(*id).await, "deleted by a dry run, or by a run beyond its cap");
+        }
+        let report = purge.run_once().await.unwrap();
+        assert_eq!((report.purged as usize, report.unfinished, report.failed.len()), (round.len(), 0, 0));
+        for id in round {
+            assert!(fixture.is_erased(*id).await, "an account of the dry run is left");
+        }
+    }
+    assert!(
+        !fixture.is_erased(kept.id).await && !fixture.is_erased(later.id).await,
+        "an account that is not due"
+    );
+}
+
+async fn account_that_fails_does_not_stop_the_others(store: impl Store) {
+    let fixture = Fixture::new(store);
     let (ana, ben, cleo) = (fixture.due("ana").await, fixture.due("ben").await, fixture.due("cleo").await);
     fixture.observer.failing.lock().unwrap().insert(ana);
     let purge = fixture.purge(20);
@@ -166,9 +234,8 @@ async fn failing_purge_of_an_account_does_not_stop_others() {
     assert!(fixture.is_erased(ana).await);
 }
 
-#[tokio::test]
-async fn failing_accounts_do_not_count_against_the_limit_of_a_run() {
-    let fixture = Fixture::new(MemoryStore::new());
+async fn failing_accounts_do_not_count_against_the_limit_of_a_run(store: impl Store) {
+    let fixture = Fixture::new(store);
     for n in 0..60 {
         let id = fixture.due(&format!("failing{n}")).await;
         fixture.observer.failing.lock().unwrap().insert(id);
@@ -215,7 +282,7 @@ async fn purge_erases_any_number_of_couples() {
 }
 
 /// Steps are bounded, and their number is proportional to the length of the log.
-async fn heavy(store: impl Store) {
+async fn large_account_is_purged_in_bounded_steps(store: impl Store) {
     let fixture = Fixture::new(store);
     let (ana, cleo) = (fixture.due("ana").await, fixture.due("cleo").await);
     let couple = fixture.couple([ana, fixture.world.account_id()]).await;
@@ -240,17 +307,6 @@ async fn heavy(store: impl Store) {
     assert_eq!(fixture.observer.erasing.load(Ordering::SeqCst), 7);
     assert_eq!(fixture.observer.pictures_in_one.load(Ordering::SeqCst), 10);
     assert_eq!(fixture.store.blocks_of(ana).await.unwrap(), []);
-}
-
-#[tokio::test]
-async fn large_account_is_purged_in_bounded_steps_in_memory() {
-    heavy(MemoryStore::new()).await;
-}
-
-#[tokio::test]
-async fn large_account_is_purged_in_bounded_steps_in_sqlite() {
-    let folder = tempfile::tempdir().unwrap();
-    heavy(SqliteOptions::new(folder.path().join("couple.db")).open().await.unwrap()).await;
 }
 
 /// An account that exceeds its time is continued by later runs; others are purged meanwhile.

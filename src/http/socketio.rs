@@ -192,6 +192,7 @@ async fn follow(app: &App, socket: SocketRef, follower: PendingFollower) {
     let PendingFollower { mut stream, permit, session, mut disconnected, mut events, mut heartbeat } =
         follower;
     session.release_retained();
+    let connection = Connection { socket: Some(socket.clone()), session };
     let side = stream.membership().side;
     loop {
         let (name, text) = tokio::select! {
@@ -216,10 +217,36 @@ async fn follow(app: &App, socket: SocketRef, follower: PendingFollower) {
         heartbeat.restart();
     }
     drop(stream);
-    // Pending packets are sent before the disconnect.
-    let _ = socket.disconnect();
-    session.close_gracefully().await;
+    connection.close().await;
     drop(permit);
+}
+
+/// Connection of a client, which ends with its task, even by a panic: it must not stay open without frames.
+struct Connection {
+    /// None once it has been disconnected.
+    socket: Option<SocketRef>,
+    session: Arc<Session>,
+}
+
+impl Connection {
+    async fn close(mut self) {
+        self.disconnect();
+        self.session.close_gracefully().await;
+    }
+
+    /// Disconnects the client after its pending packets. Returns whether it was connected.
+    fn disconnect(&mut self) -> bool {
+        self.socket.take().map(SocketRef::disconnect).is_some()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.disconnect() {
+            let session = self.session.clone();
+            tokio::spawn(async move { session.close_gracefully().await });
+        }
+    }
 }
 
 /// Sends an event; returns whether the client accepted it in time.

@@ -6,10 +6,12 @@
 
 mod account;
 mod animated;
+mod clock_set_back;
 mod concurrent_pictures;
 mod conflicts;
 mod connections;
 mod cors;
+mod deletion;
 mod entry_kinds;
 mod enumeration;
 mod forged_hosts;
@@ -28,6 +30,7 @@ mod media;
 #[path = "../support/observed_store.rs"]
 mod observed_store;
 mod pairing;
+mod panics;
 mod password_hashing;
 mod picture_access;
 mod prefix;
@@ -45,6 +48,8 @@ mod socketio;
 mod sql_database;
 mod stored_secrets;
 mod streaming;
+#[path = "../support/mod.rs"]
+mod support;
 mod sweep;
 mod timeline;
 mod tracing;

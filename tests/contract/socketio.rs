@@ -29,7 +29,7 @@ impl Served {
     }
 
     /// As [`socketio`](Self::socketio), and waits until the client is connected.
-    async fn follow(&self, auth: &Value) -> Socket {
+    pub(crate) async fn follow(&self, auth: &Value) -> Socket {
         let mut socket = self.socketio(auth).await;
         let received = packet(&mut socket).await;
         assert!(received.starts_with("40{\"sid\""), "{received}");

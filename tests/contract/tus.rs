@@ -50,7 +50,7 @@ async fn send(
 }
 
 /// Creates an upload; returns its path.
-async fn begin(world: &World, token: &str, length: usize) -> String {
+pub(crate) async fn begin(world: &World, token: &str, length: usize) -> String {
     let metadata = format!("{PHOTO},placeholder {}", BASE64.encode(b"3OcRJYB4d3h_iIeHeEh3eIhw-j3A"));
     let headers = [("upload-length", length.to_string()), ("upload-metadata", metadata)];
     let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -59,14 +59,14 @@ async fn begin(world: &World, token: &str, length: usize) -> String {
     format!("/v1/{}", answer.headers["location"].to_str().unwrap())
 }
 
-async fn patch(world: &World, token: &str, path: &str, offset: usize, body: Body) -> TestResponse {
+pub(crate) async fn patch(world: &World, token: &str, path: &str, offset: usize, body: Body) -> TestResponse {
     let offset = offset.to_string();
     let headers = [("content-type", "application/offset+octet-stream"), ("upload-offset", offset.as_str())];
     send(world, token, "PATCH", path, &headers, body).await
 }
 
 /// Status and offset.
-async fn at(world: &World, token: &str, path: &str) -> (u16, Option<usize>) {
+pub(crate) async fn at(world: &World, token: &str, path: &str) -> (u16, Option<usize>) {
     let answer = send(world, token, "HEAD", path, &[], Body::empty()).await;
     let offset = answer.headers.get("upload-offset").map(|offset| offset.to_str().unwrap().parse().unwrap());
     assert_eq!(answer.headers["cache-control"], "no-store");

@@ -84,6 +84,9 @@ impl Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
     pub(crate) fn wait(&mut self) -> std::process::ExitStatus {
         self.child.wait().unwrap()
     }
@@ -206,7 +209,7 @@ impl Client {
             if let Ok(answer) = self.send_bytes("POST", &path, Some(token), content, &[]).await {
                 let status = answer.status().as_u16();
                 if let Ok(body) = answer.into_body().collect().await
-                    && status != 503
+                    && ![429, 503].contains(&status)
                 {
                     let body: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or(Value::Null);
                     assert!([200, 202].contains(&status), "{status} {body}");

@@ -1,0 +1,102 @@
+//! A scripted SMTP server that keeps the mails it accepts, and can become a black hole.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+/// Ends when it is dropped.
+pub(crate) struct SmtpServer {
+    pub(crate) address: SocketAddr,
+    state: Arc<State>,
+    _tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Recipient and text of each mail.
+    mails: Mutex<Vec<(String, String)>>,
+    silent: AtomicBool,
+    /// Connections that were opened, or that sent a command, during a silence.
+    swallowed: AtomicUsize,
+}
+
+impl SmtpServer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, state) = (listener.local_addr().unwrap(), Arc::<State>::default());
+        let mut tasks = JoinSet::new();
+        let shared = state.clone();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let shared = shared.clone();
+                connections.spawn(async move { converse(stream, shared).await.unwrap_or_default() });
+            }
+        });
+        Self { address, state, _tasks: tasks }
+    }
+
+    /// Keeps connections open without an answer. One that is caught by it never gets an answer, also afterwards.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.state.silent.store(silent, Ordering::SeqCst);
+    }
+
+    pub(crate) fn swallowed(&self) -> usize {
+        self.state.swallowed.load(Ordering::SeqCst)
+    }
+
+    /// Texts of the mails to an address, oldest first.
+    pub(crate) fn mails_to(&self, address: &str) -> Vec<String> {
+        let mails = self.state.mails.lock().unwrap();
+        mails.iter().filter(|(to, _)| to == address).map(|(_, text)| text.clone()).collect()
+    }
+}
+
+async fn converse(stream: TcpStream, state: Arc<State>) -> Option<()> {
+    let (read, mut write) = stream.into_split();
+    let (mut lines, mut answer) = (BufReader::new(read).lines(), "220 test");
+    let (mut to, mut text, mut in_mail) = (String::new(), String::new(), false);
+    loop {
+        if state.silent.load(Ordering::SeqCst) {
+            state.swallowed.fetch_add(1, Ordering::SeqCst);
+            return std::future::pending().await;
+        }
+        write.write_all(format!("{answer}\r\n").as_bytes()).await.ok()?;
+        let mut line = lines.next_line().await.ok()??;
+        while in_mail && line != "." {
+            text.push_str(&format!("{line}\r\n"));
+            line = lines.next_line().await.ok()??;
+        }
+        answer = match line.split([' ', ':']).next().unwrap_or("") {
+            "EHLO" => "250-test\r\n250 AUTH PLAIN",
+            "AUTH" => "235 welcome",
+            "RCPT" => {
+                to = line.split(['<', '>']).nth(1).unwrap_or("").to_owned();
+                "250 fine"
+            }
+            "DATA" => {
+                in_mail = true;
+                "354 go ahead"
+            }
+            "." if in_mail => {
+                in_mail = false;
+                // A mail that arrives during a silence is not accepted.
+                if !state.silent.load(Ordering::SeqCst) {
+                    state.mails.lock().unwrap().push((std::mem::take(&mut to), std::mem::take(&mut text)));
+                }
+                "250 taken"
+            }
+            _ => "250 fine",
+        };
+    }
+}
