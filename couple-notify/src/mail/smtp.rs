@@ -68,7 +68,9 @@ impl SmtpMailer {
     /// | `smtp://host?tls=opportunistic` | STARTTLS when the server offers it | 587 |
     /// | `smtp://host`, `smtp://user:password@host?tls=none` | clear text | 25 |
     ///
-    /// A password in clear text to a host other than loopback is logged as a warning.
+    /// A password in clear text to a host other than loopback is logged as a warning. With TLS the server's certificate must be
+    /// valid, name the host of the URL and be signed by a public authority, or by one of
+    /// [`with_root_certificates`](Self::with_root_certificates); this also holds for `?tls=opportunistic` once the server has offered it.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] for an invalid URL. The message does not contain the URL, which may hold a password.
@@ -80,6 +82,19 @@ impl SmtpMailer {
             );
         }
         Ok(Self { server: Arc::new(server), letterhead, idle: Arc::default() })
+    }
+
+    /// Also trusts server certificates that these root certificates have signed, for a relay with a private authority.
+    ///
+    /// `pem` contains one or more certificates in PEM format.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misconfigured`] if `pem` contains no certificate or an invalid one.
+    pub fn with_root_certificates(mut self, pem: &[u8]) -> Result<Self, Error> {
+        Arc::make_mut(&mut self.server).trust(pem)?;
+        // Connections of the mailer that this one was cloned from had other roots.
+        self.idle = Arc::default();
+        Ok(self)
     }
 
     /// Returns an idle connection that still responds, or a new one.

@@ -6,11 +6,14 @@ use couple_core::{Error, ErrorKind};
 use lettre::transport::smtp::{
     self,
     authentication::{Credentials, DEFAULT_MECHANISMS},
-    client::{AsyncSmtpConnection, TlsParameters},
+    client::{AsyncSmtpConnection, Certificate, TlsParameters},
     extension::ClientId,
 };
 use percent_encoding::percent_decode_str;
 use url::Url;
+
+/// First line of a certificate in a PEM text (RFC 7468).
+const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
 /// Encryption of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +29,7 @@ enum Encryption {
 }
 
 /// Address, encryption and credentials of an SMTP server. `Debug` shows no credentials.
+#[derive(Clone)]
 pub(super) struct SmtpServer {
     host: String,
     port: u16,
@@ -88,6 +92,20 @@ impl SmtpServer {
         let tls =
             TlsParameters::new(host.clone()).map_err(|source| wrong("cannot use TLS").source(source))?;
         Ok(Self { port: url.port().unwrap_or(default_port), host, encryption, tls, credentials })
+    }
+
+    /// Trusts the certificates of a PEM text as roots, in addition to the built-in ones.
+    pub(super) fn trust(&mut self, pem: &[u8]) -> Result<(), Error> {
+        let wrong = || Error::new(ErrorKind::Misconfigured, "SMTP root certificates");
+        // The parser skips other parts, and accepts a text without any certificate.
+        if !pem.windows(BEGIN_CERTIFICATE.len()).any(|part| part == BEGIN_CERTIFICATE) {
+            return Err(wrong().context("the PEM text contains no certificate"));
+        }
+        let roots = Certificate::from_pem(pem)
+            .map_err(|source| wrong().context("the PEM text is not valid").source(source))?;
+        let tls = TlsParameters::builder(self.host.clone()).add_root_certificate(roots).build();
+        self.tls = tls.map_err(|source| wrong().context("a certificate is not valid").source(source))?;
+        Ok(())
     }
 
     /// Whether credentials may cross a network unencrypted.

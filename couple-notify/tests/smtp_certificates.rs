@@ -1,0 +1,202 @@
+//! `SmtpMailer` against TLS servers with valid and invalid certificates, which are made for each test.
+
+#![cfg(feature = "smtp")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::{Arc, Mutex};
+
+use couple_core::{
+    EmailAddress, ErrorKind, Timestamp,
+    mail::{Mail, Mailer as _, Message},
+};
+use couple_notify::mail::{Letterhead, SmtpMailer};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufStream},
+    net::TcpListener,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
+};
+
+/// Certificate authority, which no client trusts unless it is configured.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Server with a certificate of this authority, which is valid in these years.
+    fn server(&self, host: &str, years: [i32; 2]) -> TlsAcceptor {
+        let (key, params) = (KeyPair::generate().unwrap(), leaf(host, years));
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        acceptor(&certificate, &key)
+    }
+}
+
+fn leaf(host: &str, [from, until]: [i32; 2]) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![host.to_owned()]).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(until, 1, 1));
+    params
+}
+
+fn self_signed(host: &str) -> TlsAcceptor {
+    let key = KeyPair::generate().unwrap();
+    acceptor(&leaf(host, VALID).self_signed(&key).unwrap(), &key)
+}
+
+fn acceptor(certificate: &rcgen::Certificate, key: &KeyPair) -> TlsAcceptor {
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        );
+    TlsAcceptor::from(Arc::new(config.unwrap()))
+}
+
+const VALID: [i32; 2] = [2020, 4000];
+
+/// Answers commands until the client quits, or until `STARTTLS`; returns the stream in that case.
+async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    greeting: &str,
+    offers: &str,
+    commands: &Mutex<String>,
+) -> Option<S> {
+    let mut stream = BufStream::new(stream);
+    let (mut answer, mut in_mail) = (greeting.to_owned(), false);
+    loop {
+        if !answer.is_empty() {
+            stream.write_all(answer.as_bytes()).await.ok()?;
+            stream.flush().await.ok()?;
+        }
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.ok()? == 0 {
+            return None;
+        }
+        commands.lock().unwrap().push_str(&line);
+        answer = match line.trim_end() {
+            "." => {
+                in_mail = false;
+                "250 taken\r\n".to_owned()
+            }
+            _ if in_mail => String::new(),
+            "DATA" => {
+                in_mail = true;
+                "354 go ahead\r\n".to_owned()
+            }
+            "STARTTLS" => {
+                stream.write_all(b"220 go ahead\r\n").await.ok()?;
+                stream.flush().await.ok()?;
+                return Some(stream.into_inner());
+            }
+            line if line.starts_with("EHLO") => format!("250-test\r\n250 {offers}\r\n"),
+            line if line.starts_with("AUTH") => "235 welcome\r\n".to_owned(),
+            _ => "250 fine\r\n".to_owned(),
+        };
+    }
+}
+
+/// Result of one mail to a server: the error, and all commands that the server could read.
+async fn send(
+    acceptor: &TlsAcceptor,
+    scheme: &str,
+    options: &str,
+    roots: Option<&Authority>,
+) -> (Result<(), couple_core::Error>, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (commands, acceptor) = (Arc::new(Mutex::new(String::new())), acceptor.clone());
+    let (read, immediate) = (commands.clone(), scheme == "smtps");
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let stream = match immediate {
+                true => Some(stream),
+                false => converse(stream, "220 test\r\n", "STARTTLS", &read).await,
+            };
+            if let Some(stream) = stream
+                && let Ok(stream) = acceptor.accept(stream).await
+            {
+                let greeting = if immediate { "220 test\r\n" } else { "" };
+                converse(stream, greeting, "AUTH PLAIN", &read).await;
+            }
+        }
+    });
+    let url = format!("{scheme}://ana:secret@localhost:{port}{options}");
+    let mut mailer = SmtpMailer::new(&url, Letterhead::default()).unwrap();
+    if let Some(roots) = roots {
+        mailer = mailer.with_root_certificates(roots.pem.as_bytes()).unwrap();
+    }
+    let mail = Mail {
+        id: "17".to_owned(),
+        to: EmailAddress::parse("email", "zoe@example.org").unwrap(),
+        locale: None,
+        at: Timestamp::default(),
+        message: Message::PasswordChanged,
+    };
+    let sent = mailer.send(&mail).await;
+    drop(mailer);
+    server.abort();
+    let commands = commands.lock().unwrap().clone();
+    (sent, commands)
+}
+
+/// Every way to encrypt a connection: URL scheme and options.
+const WAYS: [(&str, &str); 3] = [("smtps", ""), ("smtp", "?tls=required"), ("smtp", "?tls=opportunistic")];
+
+#[tokio::test]
+async fn valid_certificate_of_a_configured_authority_is_accepted() {
+    let authority = Authority::new();
+    let server = authority.server("localhost", VALID);
+    for (scheme, options) in WAYS {
+        let (sent, commands) = send(&server, scheme, options, Some(&authority)).await;
+        sent.unwrap_or_else(|error| panic!("{scheme}{options}: {error:?}"));
+        assert!(
+            commands.contains("AUTH PLAIN") && commands.contains("RCPT TO:<zoe@example.org>"),
+            "{commands}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn invalid_certificate_is_refused_before_the_sign_in_and_the_mail_is_retried() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    for (what, server, roots) in [
+        ("self-signed", self_signed("localhost"), Some(&authority)),
+        ("of an unknown authority", authority.server("localhost", VALID), None),
+        ("of another authority", other.server("localhost", VALID), Some(&authority)),
+        ("of another host", authority.server("mail.example.org", VALID), Some(&authority)),
+        ("of a subdomain", authority.server("sub.localhost", VALID), Some(&authority)),
+        ("expired", authority.server("localhost", [2020, 2021]), Some(&authority)),
+        ("not valid yet", authority.server("localhost", [3999, 4000]), Some(&authority)),
+    ] {
+        for (scheme, options) in WAYS {
+            let (sent, commands) = send(&server, scheme, options, roots).await;
+            let error = sent.expect_err(&format!("a certificate {what} is accepted: {scheme}{options}"));
+            assert!(error.is_retryable(), "{what}: {error}");
+            assert!(!commands.contains("AUTH") && !commands.contains("MAIL"), "{what}: {commands}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn root_certificates_must_be_a_pem_text_with_a_certificate() {
+    let key = KeyPair::generate().unwrap().serialize_pem();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for pem in ["", "certificate", &key, "-----BEGIN CERTIFICATE-----\nAAAA", broken] {
+        let mailer = SmtpMailer::new("smtps://relay.example", Letterhead::default()).unwrap();
+        let error = mailer.with_root_certificates(pem.as_bytes()).expect_err(pem);
+        assert_eq!(error.kind(), ErrorKind::Misconfigured, "{pem}");
+    }
+}
