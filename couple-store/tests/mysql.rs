@@ -153,7 +153,7 @@ mod queries {
 
     /// Every query uses an index, on tables that are large enough for an index to pay off.
     ///
-    /// The tables have 100,000 rows, or the number in `COUPLE_PLAN_ROWS`.
+    /// The tables have 30,000 rows, or the number in `COUPLE_PLAN_ROWS`.
     #[tokio::test]
     async fn every_query_uses_an_index() {
         let url = support::fresh::<MySql>("COUPLE_TEST_MARIADB").await;

@@ -27,5 +27,5 @@ pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
 
 /// Number of rows per table for tests of query plans.
 pub(crate) fn rows() -> u32 {
-    std::env::var("COUPLE_PLAN_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(100_000)
+    std::env::var("COUPLE_PLAN_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(30_000)
 }
