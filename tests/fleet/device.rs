@@ -71,17 +71,27 @@ pub(crate) struct FrameLog {
     pub(crate) again: usize,
     /// Responses and frames that report an error of the client.
     pub(crate) faults: Vec<String>,
+    /// Reasons of the ended connections, with the delay that the server asked for.
+    pub(crate) byes: Vec<(String, Duration)>,
+    /// Ends without a reason of connections that had sent a frame.
+    pub(crate) broken: Vec<String>,
+    /// Whether the current connection has sent a frame.
+    open: bool,
+    /// Delay before the next connection that the last frame asked for.
+    retry_after: Option<Duration>,
 }
 
 impl FrameLog {
     fn take(&mut self, frame: &Value, cursor: &mut String) {
+        self.open = true;
         if let Some(at) = frame["cursor"].as_str() {
             at.clone_into(cursor);
         }
         match frame["type"].as_str().unwrap() {
             "entry" => {
                 let seq = frame["entry"]["seq"].as_i64().unwrap();
-                let text = frame["entry"]["body"]["text"].as_str().unwrap();
+                // Entries of the server have no text.
+                let text = frame["entry"]["body"]["text"].as_str().unwrap_or_default();
                 if let Some((before, _)) = self.entries.get(&seq) {
                     self.again += 1;
                     if before != text {
@@ -96,6 +106,11 @@ impl FrameLog {
                 self.entries.insert(seq, (text.to_owned(), Instant::now()));
             }
             "reset" => self.faults.push(frame.to_string()),
+            "bye" => {
+                let delay = Duration::from_millis(frame["retry_after_ms"].as_u64().unwrap());
+                self.byes.push((frame["reason"].as_str().unwrap().to_owned(), delay));
+                self.retry_after = Some(delay);
+            }
             _ => {}
         }
     }
@@ -129,6 +144,17 @@ impl Device {
         token: String,
         life: Option<Duration>,
     ) -> Self {
+        Self::start_with(protocol, addresses, token, life, false)
+    }
+
+    /// As [`start`](Self::start). A polite device waits as long as a `bye` asks it to, as the contract demands.
+    pub(crate) fn start_with(
+        protocol: impl Into<Protocol>,
+        addresses: Vec<SocketAddr>,
+        token: String,
+        life: Option<Duration>,
+        polite: bool,
+    ) -> Self {
         let protocol = protocol.into();
         let log = Arc::<Mutex<FrameLog>>::default();
         let task_log = log.clone();
@@ -153,13 +179,38 @@ impl Device {
                         timeout(life, socketio(*address, &token, &mut cursor, &task_log)).await
                     }
                 };
-                // After a complete poll, the next one starts immediately.
-                if !matches!((protocol, ended), (Protocol::Plain(Transport::Poll), Ok(Ok(())))) {
-                    sleep(Duration::from_millis(20 + below(80))).await;
-                }
+                let asked = {
+                    let mut log = task_log.lock().unwrap();
+                    let (open, asked) = (std::mem::take(&mut log.open), log.retry_after.take());
+                    match &ended {
+                        // After a complete poll, the next one starts immediately.
+                        Ok(Ok(())) if protocol == Protocol::Plain(Transport::Poll) && asked.is_none() => {
+                            continue;
+                        }
+                        Ok(ended) if open && asked.is_none() => log.broken.push(format!("{ended:?}")),
+                        _ => {}
+                    }
+                    asked
+                };
+                sleep(asked.filter(|_| polite).unwrap_or_else(|| Duration::from_millis(20 + below(80))))
+                    .await;
             }
         });
         Self { protocol, log, task }
+    }
+
+    /// Checks that the log has no gap and is that of the partner's device; returns its texts.
+    pub(crate) fn texts(&self, partner: &Self) -> Vec<String> {
+        let log = self.log.lock().unwrap();
+        assert_eq!(log.faults, Vec::<String>::new(), "by {:?}", self.protocol);
+        let entries: BTreeMap<_, _> =
+            log.entries.iter().map(|(seq, (text, _))| (*seq, text.clone())).collect();
+        drop(log);
+        let theirs = partner.log.lock().unwrap();
+        let same = entries.iter().eq(theirs.entries.iter().map(|(seq, (text, _))| (seq, text)));
+        assert!(entries.keys().copied().eq(1..=i64::try_from(entries.len()).unwrap()), "a gap: {entries:?}");
+        assert!(same, "{:?} and {:?} differ", self.protocol, partner.protocol);
+        entries.into_values().collect()
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -11,10 +11,14 @@ mod device;
 #[path = "../support/engine.rs"]
 mod engine;
 mod kills;
+mod mail_outage;
 mod outages;
 mod processes;
 #[path = "../../couple-store/tests/support/proxy.rs"]
 mod proxy;
+mod rolling_restart;
+#[path = "../support/smtp_server.rs"]
+mod smtp_server;
 #[path = "../support/mod.rs"]
 mod support;
 

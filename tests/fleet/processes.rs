@@ -1,10 +1,10 @@
 //! Server processes that share a database and Redis.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::Command, time::Duration};
 
 use couple::store::sql::MySqlOptions;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     couples,
@@ -51,6 +51,8 @@ impl Fleet {
             ("COUPLE_KEY_FILE", "couple.key"),
             ("COUPLE_LIMITS", "off"),
             ("COUPLE_ROLE", "api"),
+            // Longer than the balancer takes to notice that a process stops.
+            ("COUPLE_STOP_DELAY", "1"),
             ("RUST_LOG", "error"),
         ];
         Server::spawn(&support::binary(), self.folder.path(), address, &settings)
@@ -64,6 +66,22 @@ impl Fleet {
     pub(crate) async fn kill_one(&mut self, which: usize, away: Duration) {
         self.servers[which].kill();
         sleep(away).await;
+        self.servers[which] = self.spawn(self.servers[which].address);
+        self.servers[which].until_ready().await;
+    }
+}
+
+impl Fleet {
+    /// Stops a process by SIGTERM, as an update does, and starts it again when it has ended by itself.
+    pub(crate) async fn restart_one(&mut self, which: usize) {
+        let pid = self.servers[which].pid().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let started = Instant::now();
+        while self.servers[which].is_running() {
+            assert!(started.elapsed() < Duration::from_secs(30), "the process does not end");
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!(self.servers[which].wait().success(), "the process ended with an error");
         self.servers[which] = self.spawn(self.servers[which].address);
         self.servers[which].until_ready().await;
     }
