@@ -90,4 +90,36 @@ mod tests {
             assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "{bad}");
         }
     }
+
+    fn couple(id: u64, epoch: i64, head_seq: i64) -> Couple {
+        let uuid = |n: u64| format!("00000000-0000-7000-8000-{n:012x}");
+        Couple {
+            id: uuid(id).parse().unwrap(),
+            members: [uuid(1).parse().unwrap(), uuid(2).parse().unwrap()],
+            since: couple_core::Timestamp::default(),
+            epoch,
+            ended_at: None,
+            title: None,
+            anniversary: None,
+            previous: None,
+            restore: [false, false],
+            head_seq,
+            read: [0, 0],
+        }
+    }
+
+    #[test]
+    fn cursor_fits_only_its_couple_and_epoch_up_to_the_end_of_the_log() {
+        let here = couple(0xABCD_0000_0007, 3, 42);
+        let cursor = Cursor::of(&here, 42, [1, 2]);
+        assert_eq!(cursor.to_string(), "00000007.3.42.1.2");
+        assert!(cursor.fits(&here));
+        assert!(!cursor.fits(&couple(0xABCD_0000_0007, 3, 41)), "beyond the log");
+        assert!(!cursor.fits(&couple(0xABCD_0000_0007, 4, 42)), "another epoch");
+        assert!(!cursor.fits(&couple(0xABCD_0000_0008, 3, 42)), "another couple");
+        assert!(Cursor::at(42).fits(&here) && !Cursor::at(43).fits(&here));
+        for bad in ["0000007.3.42.1.2", "000000007.3.42.1.2"] {
+            assert_eq!(bad.parse::<Cursor>(), Err(InvalidCursor), "the tag has eight digits");
+        }
+    }
 }

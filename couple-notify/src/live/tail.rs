@@ -195,4 +195,66 @@ mod tests {
         assert!(tail.bytes <= MAX_BYTES && tail.lines.len() == 1, "{} in {}", tail.bytes, tail.lines.len());
         assert_eq!(line(&tail, 19).view.entry.seq, 20);
     }
+
+    #[test]
+    fn tail_knows_which_entry_is_next() {
+        let mut tail = Tail::new(3);
+        tail.extend(vec![view(4), view(5)]);
+        assert_eq!([4, 5, 6, 7].map(|seq| tail.is_next(seq)), [false, false, true, false]);
+        assert_eq!([3, 4, 5, 6].map(|seq| tail.contains(seq)), [true, true, true, false]);
+    }
+
+    #[test]
+    fn entries_after_a_gap_begin_a_new_tail() {
+        let mut tail = Tail::new(3);
+        tail.extend(vec![view(4), view(9), view(10)]);
+        assert!(matches!(tail.after(7), Next::Older), "those before the gap are dropped");
+        assert_eq!(line(&tail, 8).view.entry.seq, 9);
+        assert_eq!(line(&tail, 9).view.entry.seq, 10);
+        assert_eq!(tail.bytes, 2 * line(&tail, 8).size());
+    }
+
+    #[test]
+    fn tail_holds_exactly_its_maximum_of_entries() {
+        let mut tail = Tail::new(0);
+        // As many as the tail holds are read, none of them is skipped.
+        assert_eq!(tail.missing(32), Some(0));
+        tail.extend((1..=32).map(view).collect());
+        assert_eq!(line(&tail, 0).view.entry.seq, 1);
+        assert_eq!(tail.missing(64), Some(32));
+        assert_eq!(line(&tail, 0).view.entry.seq, 1, "they stay until others are read");
+        tail.extend(vec![view(33)]);
+        assert!(matches!(tail.after(0), Next::Older));
+        assert_eq!(line(&tail, 1).view.entry.seq, 2);
+        // One more than it holds.
+        assert_eq!(tail.missing(66), Some(34));
+    }
+
+    #[test]
+    fn bytes_of_replaced_and_dropped_entries_are_not_counted() {
+        let mut tail = Tail::new(0);
+        let long = "x".repeat(2_000);
+        tail.extend(vec![EntryView { entry: entry(1, &long, None), target: None }, view(2)]);
+        let edited = entry(1, "short", None);
+        tail.extend(vec![EntryView { entry: entry(3, "", Some(1)), target: Some(edited) }]);
+        let all = [0, 1, 2].map(|after| line(&tail, after).size());
+        assert_eq!(tail.bytes, all.iter().sum::<usize>());
+        tail.clear();
+        assert_eq!(tail.bytes, 0);
+    }
+
+    #[test]
+    fn entries_that_exactly_fill_the_tail_are_kept() {
+        let mut tail = Tail::new(0);
+        // An entry takes 512 bytes and three times its body; its text is a part of `{"text":"…"}`.
+        let half = "x".repeat((MAX_BYTES / 2 - 512) / 3 - 11);
+        let of = |seq, text: &str| EntryView { entry: entry(seq, text, None), target: None };
+        tail.extend(vec![of(1, &half), of(2, &half)]);
+        let size = line(&tail, 0).size();
+        assert!(2 * size <= MAX_BYTES && 2 * size > MAX_BYTES - 6, "{size}");
+        assert_eq!(tail.lines.len(), 2);
+        tail.extend(vec![view(3)]);
+        assert_eq!(tail.lines.len(), 2, "one more is too much");
+        assert_eq!(tail.bytes, size + line(&tail, 2).size());
+    }
 }
