@@ -331,6 +331,10 @@ fn needles(kind: &str, secret: &str) -> Vec<String> {
     texts.extend(secret.split_once('#').map(|(_, token)| token.to_owned()));
     texts.extend(secret.split_once("access=").map(|(_, access)| access.to_owned()));
     texts.push(secret.replace('-', ""));
+    if kind == "address of a client" {
+        // As the key of a rate limit.
+        texts.push(format!("ip:{secret}"));
+    }
     let mut forms: Vec<String> = texts.iter().flat_map(|text| encodings(text.as_bytes())).collect();
     // The random part of a token, as text and as bytes.
     for random in texts.iter().filter_map(|text| text.rsplit_once('_')).map(|(_, random)| random) {
