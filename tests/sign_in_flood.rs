@@ -19,7 +19,7 @@ use couple::{
 };
 use serde_json::{Value, json};
 use support::{Client, Server, code_in, free_address, mails_to};
-use tokio::time::Instant;
+use tokio::{task::JoinHandle, time::Instant};
 
 const SIGN_INS: usize = 300;
 /// Maximum p99 of the timeline during the sign-ins, as a multiple of that without them.
@@ -176,8 +176,7 @@ async fn waiting_sign_ins_do_not_delay_the_timeline() {
             })
             .collect();
         // All threads are blocked, the queue is full, and further sign-ins are refused.
-        let is_refused = |sign_in: &tokio::task::JoinHandle<u16>| sign_in.is_finished();
-        while hasher.blocked() < 2 || !sign_ins.iter().any(is_refused) {
+        while hasher.blocked() < 2 || !sign_ins.iter().any(JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let waiting = p99(&mut client, &tokens[0], |n| n >= 400).await;
