@@ -1,6 +1,6 @@
 //! Ports that every service uses, and the only function through which services commit.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tracing::Instrument as _;
 
@@ -76,7 +76,7 @@ impl Ports {
     pub async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, CommitError> {
         let given = changes.len();
         changes.extend(self.listeners.additions(self, &changes)?);
-        let topics: HashSet<Topic> = changes.iter().flat_map(Change::topics).collect();
+        let topics = topics(&changes);
         let appended = only_appended(&changes);
         let (ports, mut changed) = (self.clone(), topics.clone());
         // Child of the caller's span, so that what the store logs names the request or job.
@@ -86,7 +86,7 @@ impl Ports {
             match &result {
                 Ok(committed) => {
                     if let Some(((couple, entry), seq)) = appended.zip(committed.appended_seqs().next()) {
-                        changed.remove(&Topic::Couple(couple));
+                        changed.retain(|topic| *topic != Topic::Couple(couple));
                         let notice = Notice::Appended(Arc::new(entry.at_seq(seq)));
                         ports.bus.publish(Topic::Couple(couple), notice).await;
                     }
@@ -113,7 +113,7 @@ impl Ports {
     }
 
     /// Publishes the notices of a commit of unknown outcome: immediately, and when it must have ended.
-    async fn publish_twice(&self, topics: HashSet<Topic>) {
+    async fn publish_twice(&self, topics: Vec<Topic>) {
         self.publish_changed(&topics).await;
         let ports = self.clone();
         tokio::spawn(async move {
@@ -122,7 +122,7 @@ impl Ports {
         });
     }
 
-    async fn publish_changed(&self, topics: &HashSet<Topic>) {
+    async fn publish_changed(&self, topics: &[Topic]) {
         for topic in topics {
             self.bus.publish(topic.clone(), Notice::Changed).await;
         }
@@ -156,6 +156,17 @@ pub(crate) fn without_conflict(result: Result<Committed, CommitError>) -> Result
         CommitError::Failed(error) => error,
         CommitError::Conflict(conflict) => Error::new(ErrorKind::Overloaded, "commit").source(conflict),
     })
+}
+
+/// Topics of the changes, each once, in the order of the changes.
+fn topics(changes: &[Change]) -> Vec<Topic> {
+    let mut topics = Vec::new();
+    for topic in changes.iter().flat_map(Change::topics) {
+        if !topics.contains(&topic) {
+            topics.push(topic);
+        }
+    }
+    topics
 }
 
 /// Appended entry of a commit that makes no other change of a couple.

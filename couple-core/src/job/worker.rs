@@ -1,7 +1,7 @@
 //! Worker: claims jobs, runs them, renews their leases and records their results.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -121,12 +121,12 @@ impl WorkerHandle {
     }
 }
 
-/// Claims of the jobs of a queue that this process runs; their leases are renewed.
+/// Claims of the jobs of a queue that this process runs; their leases are renewed, those of the oldest jobs first.
 #[derive(Debug, Clone, Default)]
-struct HeldClaims(Arc<std::sync::Mutex<HashMap<JobId, ClaimToken>>>);
+struct HeldClaims(Arc<std::sync::Mutex<BTreeMap<JobId, ClaimToken>>>);
 
 impl HeldClaims {
-    fn locked(&self) -> MutexGuard<'_, HashMap<JobId, ClaimToken>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<JobId, ClaimToken>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
     fn insert(&self, job: &ClaimedJob) {
@@ -249,6 +249,8 @@ impl Worker {
                 continue;
             }
             tokio::select! {
+                // Biased: a notice that has arrived is taken, so that it causes no second read.
+                biased;
                 _ = stopped.changed() => {}
                 _ = wake.next() => {}
                 () = sleep(self.until_next(&queue.name).await) => {}

@@ -1,7 +1,7 @@
 //! Live delivery of this process: its rooms, and the streams that join them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -33,7 +33,8 @@ struct Hub {
 
 #[derive(Debug, Default)]
 struct Rooms {
-    by_couple: HashMap<CoupleId, Arc<Room>>,
+    /// Ordered, so that [`Live::drain`] ends the streams in the same order for the same rooms.
+    by_couple: BTreeMap<CoupleId, Arc<Room>>,
     by_account: HashMap<AccountId, CoupleId>,
 }
 
