@@ -9,7 +9,7 @@
 use std::{
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
@@ -27,9 +27,12 @@ use couple::{
     store::{MemoryBus, MemoryStore},
     timeline::{Append, Entry},
 };
+use dice::Dice;
 use observed_store::{ObservedStore, StoreObserver};
 use serde_json::json;
 
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/observed_store.rs"]
 mod observed_store;
 #[path = "../benches/people/mod.rs"]
@@ -52,22 +55,7 @@ enum Mutant {
     Stale,
 }
 
-/// Random number generator that chooses the next task: `SplitMix64` (Steele, Lea and Flood, 2014).
-#[derive(Clone, Default)]
-struct Dice(Arc<Mutex<u64>>);
-
 impl Dice {
-    fn seed(&self, seed: u64) {
-        *self.0.lock().unwrap() = seed;
-    }
-    fn roll(&self, below: u64) -> u64 {
-        let mut state = self.0.lock().unwrap();
-        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
     /// Yields to other tasks, or not.
     async fn pause(&self) {
         let turns = if self.roll(4) == 0 { 12 } else { 3 };
