@@ -350,16 +350,12 @@ impl<R: Row> Scan<R> {
     fn rows(fields: &impl Encode) -> Self {
         Self::new(R::TABLE, fields, false)
     }
-    /// Only rows after these fields.
-    fn after(mut self, fields: &impl Encode) -> Self {
-        self.from = end(key(self.name, fields)).min(self.to.clone());
-        self
-    }
-    fn after_some(self, fields: &Option<impl Encode>) -> Self {
-        match fields {
-            Some(fields) => self.after(fields),
-            None => self,
+    /// Only rows after these fields, if there are any.
+    fn after(mut self, fields: Option<impl Encode>) -> Self {
+        if let Some(fields) = fields {
+            self.from = end(key(self.name, &fields)).min(self.to.clone());
         }
+        self
     }
     /// Only rows before these fields.
     fn before(mut self, fields: &impl Encode) -> Self {
@@ -984,7 +980,7 @@ impl View<'_> {
                 let ended = self.get(&id)?.is_none_or(|couple: Couple| couple.ended_at.is_some());
                 require(ended, Conflict::CoupleLives(id))?;
                 let last = after.saturating_add(i64::from(cap));
-                let range = Scan::rows(&id).after(&(id, after)).until(&(id, last));
+                let range = Scan::rows(&id).after(Some((id, after))).until(&(id, last));
                 let is_own = |entry: &Entry| entry.author == Some(author) && entry.deleted_at.is_none();
                 let affected = self.select(&range, cap, |(_, entry): &(CoupleId, Entry)| {
                     is_own(entry) || entry.reactions[author.index()].is_some()
@@ -1459,7 +1455,7 @@ impl AccountReads for LogStore {
         limit: u32,
     ) -> Result<Vec<Account>, Error> {
         let due = ACCOUNT_BY_DELETION.at(&()).until(&now);
-        self.read(|view| view.list(&due.after_some(&after), limit))
+        self.read(|view| view.list(&due.after(after), limit))
     }
     async fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
         self.read(|view| view.get(&id))
@@ -1514,7 +1510,7 @@ impl PairingReads for LogStore {
         limit: u32,
     ) -> Result<Vec<Couple>, Error> {
         let after = after.map(|couple| (account, couple));
-        self.couples(Scan::rows(&account).after_some(&after), limit)
+        self.couples(Scan::rows(&account).after(after), limit)
     }
     async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
         self.read(|view| view.get(&id))
@@ -1552,7 +1548,7 @@ impl PairingReads for LogStore {
         after: Option<(Timestamp, AccountId)>,
         limit: u32,
     ) -> Result<Vec<(Timestamp, AccountId)>, Error> {
-        let due = ERASURE_BY_TIME.at(&()).until(&now).after_some(&after);
+        let due = ERASURE_BY_TIME.at(&()).until(&now).after(after);
         let erasures = self.read(|view| view.list(&due, limit))?;
         Ok(erasures.into_iter().map(|erasure| (erasure.due, erasure.person)).collect())
     }
@@ -1579,7 +1575,7 @@ impl TimelineReads for LogStore {
     ) -> Result<Vec<Entry>, Error> {
         let (log, wanted) = (Scan::rows(&couple), |entry: &Entry| kind.is_none_or(|kind| entry.kind == kind));
         match page {
-            Page::After(seq) => self.entries_of(&log.after(&(couple, seq)), limit, wanted),
+            Page::After(seq) => self.entries_of(&log.after(Some((couple, seq))), limit, wanted),
             Page::Before(seq) => {
                 let mut entries = self.entries_of(&log.before(&(couple, seq)).last_first(), limit, wanted)?;
                 entries.reverse();
@@ -1606,7 +1602,7 @@ impl TimelineReads for LogStore {
         after: i64,
         limit: u32,
     ) -> Result<Vec<Entry>, Error> {
-        let log = Scan::rows(&couple).after(&(couple, after));
+        let log = Scan::rows(&couple).after(Some((couple, after)));
         self.entries_of(&log, limit, |entry| entry.author == Some(author))
     }
     async fn unread(
@@ -1622,7 +1618,8 @@ impl TimelineReads for LogStore {
                 && entry.deleted_at.is_none()
                 && !except.contains(&entry.kind)
         };
-        let unread = self.entries_of(&Scan::rows(&couple).after(&(couple, after)), u32::MAX, is_unread)?;
+        let unread =
+            self.entries_of(&Scan::rows(&couple).after(Some((couple, after))), u32::MAX, is_unread)?;
         Ok(u32::try_from(unread.len()).unwrap_or(u32::MAX))
     }
 }
@@ -1667,10 +1664,10 @@ impl MediaReads for LogStore {
     }
     async fn media_in(&self, space: Space, after: Option<MediaId>, limit: u32) -> Result<Vec<Media>, Error> {
         let after = after.map(|id| (space, id));
-        self.read(|view| view.list(&MEDIA_BY_SPACE.at(&space).after_some(&after), limit))
+        self.read(|view| view.list(&MEDIA_BY_SPACE.at(&space).after(after), limit))
     }
     async fn media_spaces(&self, after: Option<Space>, limit: u32) -> Result<Vec<Space>, Error> {
-        let spaces = Scan::<(Space, SpaceUsage)>::rows(&()).after_some(&after);
+        let spaces = Scan::<(Space, SpaceUsage)>::rows(&()).after(after);
         let rows = self.read(|view| view.list(&spaces, limit))?;
         Ok(rows.into_iter().map(|(space, _)| space).collect())
     }
@@ -1721,7 +1718,7 @@ impl JobReads for LogStore {
         Ok(next.map(|row| row.job.due_at))
     }
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
-        self.read(|view| view.list(&Scan::rows(&()).after_some(&after), limit))
+        self.read(|view| view.list(&Scan::rows(&()).after(after), limit))
     }
 }
 
