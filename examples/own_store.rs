@@ -1729,8 +1729,8 @@ impl IdempotencyReads for LogStore {
     }
 }
 
-// Part 6: the log. After a line that names the format, the file is a sequence of records: SHA-256 of the payload, its length, and the payload,
-// which has the writes of all commits that were written together.
+// Part 6: the log. After a line that names the format, the file is a sequence of records: SHA-256 of the payload, its length, the length
+// inverted, and the payload, which has the writes of all commits that were written together.
 
 const FORMAT: &[u8] = b"log of own_store, format 1\n";
 /// A file with more bytes than this, and more than twice those of its live rows, is written anew when it is opened.
@@ -1823,9 +1823,10 @@ fn record<'w>(writes: impl Iterator<Item = (&'w Bytes, Option<&'w Bytes>)>) -> B
         value.is_some().encode(&mut payload);
         value.into_iter().for_each(|value| write_bytes(&mut payload, value));
     }
+    let length = payload.len() as u64;
     let mut record = Bytes::new();
-    digest(&[&payload]).encode(&mut record);
-    write_bytes(&mut record, &payload);
+    (digest(&[&payload]), [length, !length]).encode(&mut record);
+    record.extend(payload);
     record
 }
 
@@ -1863,10 +1864,16 @@ fn read_log(file: &[u8]) -> Result<(Tree, u64), String> {
     let mut rest = file.strip_prefix(FORMAT).ok_or("not a log of this store")?;
     loop {
         let at = file.len() - rest.len();
-        let Some((sum, payload)) = Digest::decode(&mut rest).zip(read_bytes(&mut rest)) else {
+        let Some((sum, [length, inverse])) = <(Digest, [u64; 2])>::decode(&mut rest) else {
             break Ok((tree, at as u64));
         };
-        match read_payload(payload).filter(|_| digest(&[payload]) == sum) {
+        let is_header = length == !inverse;
+        if is_header && length > rest.len() as u64 {
+            break Ok((tree, at as u64));
+        }
+        let payload =
+            usize::try_from(length).ok().filter(|_| is_header).and_then(|end| rest.split_off(..end));
+        match payload.filter(|payload| digest(&[*payload]) == sum).and_then(read_payload) {
             Some(writes) => replay(&mut tree, writes),
             None if rest.iter().all(|byte| *byte == 0) => break Ok((tree, at as u64)),
             None => break Err(format!("the record at byte {at} is damaged, and others follow it")),
@@ -1996,8 +2003,8 @@ mod tests {
         let world = World::default();
         let (_folder, path) = file_of(&["a", "b"].map(|name| world.account(name))).await;
         let complete = fs::read(&path).unwrap();
-        let first_payload = FORMAT.len() + 32 + 8;
-        for position in [0, FORMAT.len(), first_payload, first_payload + 50] {
+        // The name of the format, and checksum, length, inverted length and payload of the first record.
+        for position in [0, 27, 27 + 32, 27 + 32 + 7, 27 + 32 + 8, 27 + 32 + 16, 27 + 32 + 16 + 50] {
             let mut damaged = complete.clone();
             damaged[position] ^= 1;
             fs::write(&path, &damaged).unwrap();
