@@ -1501,7 +1501,7 @@ impl PairingReads for LogStore {
         self.read(|view| view.first(&ACTIVE_COUPLE_BY_MEMBER.at(&account)))
     }
     async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
-        self.couples(MEMBERSHIP_BY_TIME.at(&account).last_first(), LIST_LIMIT)
+        self.couples(&MEMBERSHIP_BY_TIME.at(&account).last_first(), LIST_LIMIT)
     }
     async fn couples_page(
         &self,
@@ -1510,7 +1510,7 @@ impl PairingReads for LogStore {
         limit: u32,
     ) -> Result<Vec<Couple>, Error> {
         let after = after.map(|couple| (account, couple));
-        self.couples(Scan::rows(&account).after(after), limit)
+        self.couples(&Scan::rows(&account).after(after), limit)
     }
     async fn invite(&self, id: InviteId) -> Result<Option<Invite>, Error> {
         self.read(|view| view.get(&id))
@@ -1555,9 +1555,9 @@ impl PairingReads for LogStore {
 }
 
 impl LogStore {
-    fn couples(&self, memberships: Scan<Membership>, limit: u32) -> Result<Vec<Couple>, Error> {
+    fn couples(&self, memberships: &Scan<Membership>, limit: u32) -> Result<Vec<Couple>, Error> {
         self.read(|view| {
-            let memberships = view.list(&memberships, limit)?;
+            let memberships = view.list(memberships, limit)?;
             let couples = memberships.iter().map(|membership| view.get(&membership.couple).transpose());
             couples.flatten().collect()
         })
@@ -1973,7 +1973,7 @@ mod tests {
         let (_folder, path) = file_of(&accounts[..2]).await;
         let complete = fs::read(&path).unwrap();
         let (_folder_of_first, first) = file_of(&accounts[..1]).await;
-        let second = fs::metadata(first).unwrap().len() as usize;
+        let second = fs::read(first).unwrap().len();
         for end in second..complete.len() {
             // The rest was not written, or the file got its length before its content.
             let torn =
