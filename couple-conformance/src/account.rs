@@ -1,9 +1,10 @@
-//! A1–A17: accounts, mailed tokens, sessions and tallies.
+//! A1–A21: accounts, mailed tokens, sessions and tallies.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use couple_core::{
-    Conflict, EmailAddress, EmailKey, Label, Locale, Store, TimeZoneName, Timestamp, TokenId,
+    AccountId, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Label, Locale, Store, TimeZoneName,
+    Timestamp, TokenId,
     account::{
         Account, AccountChange, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId, Token,
         TokenKind, Tries,
@@ -11,67 +12,131 @@ use couple_core::{
     digest,
 };
 
-use crate::world::{World, all, conflict, insert, must, race};
+use crate::{
+    samples::{after_2038, before_1970, big, longest, longest_ascii, near, similar_digests, special},
+    world::{World, accepted, affects, all, insert, must, race, refused, same},
+};
+
+const KINDS: [TokenKind; 5] =
+    [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email, TokenKind::CancelEmail];
+
+/// Shortest time.
+const MOMENT: Duration = Duration::from_micros(1);
+
+/// Address that equals its key.
+fn address(key: &str) -> EmailAddress {
+    EmailAddress::from_stored(key, EmailKey::from_stored(key))
+}
+
+/// Longest key of an address, which ends with `n`.
+fn longest_key(n: u8) -> String {
+    format!("{}@{}.{n}", longest_ascii(64), longest_ascii(187))
+}
+
+/// Accounts in which every field has a value that is different from all others and that a column may cut or change.
+fn extreme_accounts(world: &World) -> [Account; 2] {
+    let typed = EmailAddress::parse("email", "Zoe.B+Tag@Bücher.Example").expect("this is an address");
+    [
+        Account {
+            email: typed,
+            display_name: DisplayName::from_stored(special("Zoë")),
+            locale: Some(Locale::from_stored("pt-BR")),
+            time_zone: Some(TimeZoneName::from_stored("Europe/Berlin")),
+            birthday: Some("1804-02-29".to_owned()),
+            password: Some(PasswordHash::from_stored("$argon2id$v=19$Ab/+%_\\ ")),
+            created_at: before_1970(1),
+            deletion_due: Some(after_2038(2)),
+            version: 3,
+            ..world.account("special")
+        },
+        Account {
+            email: EmailAddress::from_stored(
+                format!("{}@{}", longest_ascii(64), longest(110)),
+                EmailKey::from_stored(longest_key(1)),
+            ),
+            display_name: DisplayName::from_stored(longest(64)),
+            locale: Some(Locale::from_stored(longest_ascii(Locale::MAX_LENGTH))),
+            time_zone: Some(TimeZoneName::from_stored(longest_ascii(64))),
+            birthday: Some("9999-12-31".to_owned()),
+            password: Some(PasswordHash::from_stored(longest_ascii(1024))),
+            created_at: after_2038(4),
+            deletion_due: Some(before_1970(5)),
+            version: big(6),
+            ..world.account("longest")
+        },
+    ]
+}
 
 /// An address key has one account; keys that differ in any byte are different addresses.
 pub async fn a1_address_key_has_one_account(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let commits = (0..50).map(|_| vec![insert(&world.account("ana"))]).collect();
-    assert_eq!(race(&store, commits).await, 1);
-    for key in
-        ["ana@example.org ", " ana@example.org", "Ana@example.org", "aná@example.org", "ana@example.org."]
-    {
-        let email = EmailAddress::from_stored(key, EmailKey::from_stored(key));
-        let account = Account { email: email.clone(), ..world.account("x") };
-        must(&store, AccountChange::Insert(account.clone())).await;
-        assert_eq!(store.account_by_email(email.key()).await.unwrap(), Some(account));
+    same(
+        &race(&store, commits).await,
+        &1,
+        "of 50 concurrent inserts with one address other than one succeeded",
+    );
+    let ana = store.account_by_email(world.email("ana").key()).await.unwrap();
+    let ana = ana.expect("an account is not found by its address key");
+    let again = Account { id: ana.id, ..world.account("other") };
+    refused(&store, insert(&again), Conflict::AccountExists, "an insert with a used id does not conflict")
+        .await;
+    let found = store.account(ana.id).await.unwrap();
+    same(&found, &Some(ana), "an insert with a used id replaced the account");
+    let long = [1, 2].map(longest_key);
+    for key in near("ana@example.org").into_iter().chain(long) {
+        let account = Account { email: address(&key), ..world.account("x") };
+        let found = store.account_by_email(account.email.key()).await.unwrap();
+        same(&found, &None, "an address finds the account of a similar address");
+        accepted(&store, insert(&account), &format!("the address {key:?} is taken for a similar one")).await;
+        let found = store.account_by_email(account.email.key()).await.unwrap();
+        same(&found, &Some(account), "an address finds the account of a similar address");
     }
 }
 
-/// Every field of an account reads back, and each update increments its version.
+/// Every field of an account reads back, and an update replaces every field and increments the version.
 pub async fn a2_account_fields_read_back(store: impl Store) {
     let world = World::default();
-    let plain = world.account("ana");
-    let full = Account {
-        locale: Some(Locale::from_stored("pt-BR")),
-        time_zone: Some(TimeZoneName::from_stored("Europe/Berlin")),
-        birthday: Some("2000-02-29".to_owned()),
-        password: Some(PasswordHash::from_stored("$argon2id$…")),
-        deletion_due: Some(world.later(5)),
-        display_name: couple_core::DisplayName::from_stored("Zoë 👩‍❤️‍👨"),
-        ..world.account("zoe")
+    let check = async |account: &Account, what: &str| {
+        same(&store.account(account.id).await.unwrap().as_ref(), &Some(account), what);
+        let found = store.account_by_email(account.email.key()).await.unwrap();
+        same(&found.as_ref(), &Some(account), what);
     };
-    for account in [plain, full] {
-        must(&store, AccountChange::Insert(account.clone())).await;
-        assert_eq!(store.account(account.id).await.unwrap().as_ref(), Some(&account));
-        assert_eq!(store.account_by_email(account.email.key()).await.unwrap().as_ref(), Some(&account));
-        let renamed = Account { display_name: couple_core::DisplayName::from_stored("N"), ..account };
-        must(&store, AccountChange::Update(renamed.clone())).await;
-        let stored = store.account(renamed.id).await.unwrap();
-        assert_eq!(stored, Some(Account { version: 1, ..renamed }));
+    let [special, long] = extreme_accounts(&world);
+    for account in [&special, &long] {
+        accepted(&store, insert(account), "an account is refused for its values").await;
+        check(account, "a field of an account does not read back as it was written").await;
     }
-    let owner = world.account("owner");
-    must(&store, AccountChange::Insert(owner.clone())).await;
-    let session = Session { device: Some(Label::from_stored("Phone")), ..world.session(owner.id) };
-    must(&store, insert_session(&session)).await;
-    assert_eq!(store.sessions_of(session.account).await.unwrap(), [session]);
-    let token = Token {
-        account: Some(world.account_id()),
-        display_name: Some(couple_core::DisplayName::from_stored("Ana")),
-        locale: Some(Locale::from_stored("en")),
-        network: None,
-        foreign_tries: 3,
-        used_form: Some(ProofForm::Link),
-        ..world.token(TokenKind::SignUp, "ana")
-    };
-    must(&store, AccountChange::InsertToken(token.clone())).await;
-    assert_eq!(store.token(token.id).await.unwrap().as_ref(), Some(&token));
-    assert_eq!(store.token_by_link(&token.link).await.unwrap().as_ref(), Some(&token));
-    assert_eq!(
-        conflict(&store, AccountChange::InsertToken(token.clone())).await,
-        Conflict::TokenExists(token.id)
-    );
+    for (account, other) in [(&special, &long), (&long, &special)] {
+        // Every field changes.
+        let key = EmailKey::from_stored(format!("{}@new.org", account.display_name.as_str().len()));
+        let mut expected = account.clone();
+        let changed = Account {
+            id: account.id,
+            email: EmailAddress::from_stored(other.email.as_str(), key),
+            version: account.version,
+            ..other.clone()
+        };
+        let none = Account {
+            locale: None,
+            time_zone: None,
+            birthday: None,
+            password: None,
+            deletion_due: None,
+            ..changed.clone()
+        };
+        for next in [changed, none] {
+            let update = Account { version: expected.version, ..next.clone() };
+            expected = Account { version: update.version + 1, ..next };
+            accepted(&store, AccountChange::Update(update), "an update of an account is refused").await;
+            check(&expected, "an update does not replace every field of an account").await;
+        }
+        let back = Account { version: expected.version, ..account.clone() };
+        accepted(&store, AccountChange::Update(back), "an update of an account is refused").await;
+        let expected = Account { version: expected.version + 1, ..account.clone() };
+        check(&expected, "an update does not replace every field of an account").await;
+    }
 }
 
 /// An account that was changed since it was read cannot be overwritten.
@@ -81,11 +146,21 @@ pub async fn a3_stale_update_conflicts(store: impl Store) {
     must(&store, AccountChange::Insert(account.clone())).await;
     let store = Arc::new(store);
     let update = AccountChange::Update(account.clone());
-    assert_eq!(race(&store, (0..50).map(|_| vec![update.clone().into()]).collect()).await, 1);
-    assert_eq!(conflict(&store, update).await, Conflict::AccountChanged(account.id));
-    let gone = AccountChange::Update(world.account("ben"));
-    assert!(matches!(conflict(&store, gone).await, Conflict::AccountChanged(_)));
-    assert_eq!(store.account(account.id).await.unwrap().unwrap().version, 1);
+    let succeeded = race(&store, (0..50).map(|_| vec![update.clone().into()]).collect()).await;
+    same(&succeeded, &1, "of 50 concurrent updates after one read other than one succeeded");
+    let changed = Conflict::AccountChanged(account.id);
+    for version in [-1, 0, 2, 1 << 32, (1 << 32) + 1] {
+        let stale = Account { version, display_name: DisplayName::from_stored("stale"), ..account.clone() };
+        refused(&store, AccountChange::Update(stale), changed, "an update with another version succeeds")
+            .await;
+    }
+    let found = store.account(account.id).await.unwrap();
+    same(&found, &Some(Account { version: 1, ..account }), "a stale update changed the account");
+    let gone = world.account("ben");
+    let update = AccountChange::Update(gone.clone());
+    refused(&store, update, Conflict::AccountChanged(gone.id), "an update of a missing account succeeds")
+        .await;
+    same(&store.account(gone.id).await.unwrap(), &None, "an update added a missing account");
 }
 
 /// An update cannot take the address of another account. It frees the account's old address.
@@ -94,27 +169,95 @@ pub async fn a4_update_to_a_taken_address_conflicts(store: impl Store) {
     let (ana, ben) = (world.account("ana"), world.account("ben"));
     all(&store, vec![insert(&ana), insert(&ben)]).await;
     let taken = Account { email: ben.email.clone(), ..ana.clone() };
-    assert_eq!(conflict(&store, AccountChange::Update(taken)).await, Conflict::AccountExists);
-    let moved = Account { email: world.email("new"), ..ana.clone() };
-    must(&store, AccountChange::Update(moved.clone())).await;
-    assert_eq!(store.account_by_email(ana.email.key()).await.unwrap(), None);
-    assert_eq!(store.account_by_email(moved.email.key()).await.unwrap().unwrap().id, ana.id);
-    must(&store, AccountChange::Insert(world.account("ana"))).await;
+    let what = "an update takes the address of another account";
+    refused(&store, AccountChange::Update(taken), Conflict::AccountExists, what).await;
+    same(&store.account(ana.id).await.unwrap().as_ref(), &Some(&ana), what);
+    // The same key, typed in another way.
+    let typed = EmailAddress::from_stored("Ana@Example.org", ana.email.key().clone());
+    let mut now = Account { email: typed, ..ana.clone() };
+    accepted(&store, AccountChange::Update(now.clone()), "an update that keeps the address key conflicts")
+        .await;
+    now.version += 1;
+    let found = store.account_by_email(ana.email.key()).await.unwrap();
+    same(
+        &found.as_ref(),
+        &Some(&now),
+        "an account is not found by its address after an update that keeps the key",
+    );
+    let new = ["new@example.org".to_owned()].into_iter().chain(near("ben@example.org").into_iter());
+    for key in new {
+        let moved = Account { email: address(&key), ..now.clone() };
+        let what = format!("an update to the free address {key:?} conflicts");
+        accepted(&store, AccountChange::Update(moved.clone()), &what).await;
+        let old = store.account_by_email(now.email.key()).await.unwrap();
+        same(&old, &None, "an account is found by an address that it had before");
+        now = Account { version: moved.version + 1, ..moved };
+        let found = store.account_by_email(now.email.key()).await.unwrap();
+        same(&found.as_ref(), &Some(&now), "an account is not found by its new address");
+    }
+    accepted(&store, insert(&world.account("ana")), "an update does not free the old address").await;
+    let found = store.account_by_email(ben.email.key()).await.unwrap();
+    same(&found, &Some(ben), "an update changed another account");
+}
+
+/// The token with this id, which must exist.
+async fn stored(store: &impl Store, id: TokenId) -> Token {
+    store.token(id).await.unwrap().expect("a token is not found by its id in every state")
+}
+
+/// Time of the use of each token.
+async fn uses(store: &impl Store, tokens: &[Token]) -> Vec<Option<Timestamp>> {
+    let mut uses = Vec::new();
+    for token in tokens {
+        uses.push(stored(store, token.id).await.used_at);
+    }
+    uses
+}
+
+async fn insert_tokens(store: &impl Store, tokens: &[Token]) {
+    for token in tokens {
+        must(store, AccountChange::InsertToken(token.clone())).await;
+    }
+}
+
+/// Unused tokens of a kind for addresses that are similar to that of `name`.
+fn tokens_of_similar_addresses(world: &World, kind: TokenKind, name: &str) -> Vec<Token> {
+    let keys = near(world.email(name).key().as_str());
+    keys.iter().map(|key| Token { email: address(key), ..world.token(kind, name) }).collect()
 }
 
 /// A token of any kind is redeemed once by concurrent commits.
 pub async fn a5_token_is_redeemed_once(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
-    for kind in
-        [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email, TokenKind::CancelEmail]
-    {
-        let token = world.token(kind, "ana");
-        must(&store, AccountChange::InsertToken(token.clone())).await;
-        let redeem = redeem(token.id, None, world.now());
-        assert_eq!(race(&store, (0..50).map(|_| vec![redeem.clone().into()]).collect()).await, 1);
-        assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
+    for kind in KINDS {
+        let (token, other) = (world.token(kind, "ana"), world.token(kind, "ana"));
+        insert_tokens(&store, &[token.clone(), other.clone()]).await;
+        let at = world.later(7);
+        let require = AccountChange::RequireToken { id: token.id, seen: fresh() };
+        accepted(&store, require.clone(), "an unused token is refused").await;
+        same(&stored(&store, token.id).await, &token, "requiring a token changed it");
+        let redeem = redeem(token.id, None, at);
+        let succeeded = race(&store, (0..50).map(|_| vec![redeem.clone().into()]).collect()).await;
+        same(&succeeded, &1, "of 50 concurrent uses of a token other than one succeeded");
+        let used = Token { used_at: Some(at), ..token.clone() };
+        same(&stored(&store, token.id).await, &used, "a used token has other values than its time of use");
+        let found = store.token_by_link(&token.link).await.unwrap();
+        same(&found, &Some(used), "a used token is not found by its link");
+        let changed = Conflict::TokenChanged(token.id);
+        refused(&store, require, changed, "a used token is accepted").await;
+        same(&stored(&store, other.id).await, &other, "redeeming a token changed another one");
     }
+    let unknown = world.token(TokenKind::SignIn, "ana").id;
+    let changed = Conflict::TokenChanged(unknown);
+    refused(&store, redeem(unknown, None, world.now()), changed, "a missing token is redeemed").await;
+    let require = AccountChange::RequireToken { id: unknown, seen: fresh() };
+    refused(&store, require, changed, "a missing token is accepted").await;
+}
+
+/// State of a token that has not been used, whatever its number of wrong codes.
+fn fresh() -> SeenToken {
+    SeenToken { tries: None, used_form: None }
 }
 
 /// Change that redeems a token by its code, given its number of `tries`, else by its link.
@@ -130,113 +273,178 @@ pub async fn a6_each_wrong_code_is_counted(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let (own, other) = (digest(&[b"network"]), digest(&[b"other"]));
-    let tokens = [
-        world.token(TokenKind::SignIn, "ana"),
-        Token { network: Some(other), ..world.token(TokenKind::SignIn, "ana") },
-        Token { network: None, ..world.token(TokenKind::SignIn, "ana") },
+    let sign_in = || world.token(TokenKind::SignIn, "ana");
+    let mut tokens = vec![
+        sign_in(),
+        Token { network: Some(other), ..sign_in() },
+        Token { network: None, ..sign_in() },
+        Token { code_expires_at: world.now().plus(MOMENT), ..sign_in() },
+        Token { used_at: Some(world.now()), ..sign_in() },
+        Token { code_expires_at: world.now(), ..sign_in() },
         world.token(TokenKind::SignUp, "ana"),
         world.token(TokenKind::SignIn, "ben"),
-        Token { used_at: Some(world.now()), ..world.token(TokenKind::SignIn, "ana") },
-        Token { code_expires_at: world.now(), ..world.token(TokenKind::SignIn, "ana") },
     ];
-    for token in &tokens {
-        must(&store, AccountChange::InsertToken(token.clone())).await;
-    }
+    tokens.extend(tokens_of_similar_addresses(&world, TokenKind::SignIn, "ana"));
+    insert_tokens(&store, &tokens).await;
     let count = |network| AccountChange::CountTries {
         kind: TokenKind::SignIn,
         email: world.email("ana").key().clone(),
         network,
         at: world.now(),
     };
-    assert_eq!(race(&store, (0..50).map(|_| vec![count(own).into()]).collect()).await, 50);
+    let succeeded = race(&store, (0..50).map(|_| vec![count(own).into()]).collect()).await;
+    same(&succeeded, &50, "a wrong code is not counted");
     must(&store, count(other)).await;
-    let mut tries = Vec::new();
-    for token in &tokens {
-        let token = store.token(token.id).await.unwrap().unwrap();
-        tries.push((token.tries, token.foreign_tries));
+    for similar in &tokens[8..] {
+        let email = similar.email.key().clone();
+        let (kind, network, at) = (TokenKind::SignIn, own, world.now());
+        must(&store, AccountChange::CountTries { kind, email, network, at }).await;
     }
-    assert_eq!(tries, [(50, 1), (1, 50), (0, 51), (0, 0), (0, 0), (0, 0), (0, 0)]);
+    let expected = [(50, 1), (1, 50), (0, 51), (50, 1), (0, 0), (0, 0), (0, 0), (0, 0)];
+    for (n, token) in tokens.iter().enumerate() {
+        let found = stored(&store, token.id).await;
+        let (tries, foreign_tries) = expected.get(n).copied().unwrap_or((1, 0));
+        let expected = Token { tries, foreign_tries, ..token.clone() };
+        same(&found, &expected, &format!("wrong codes are not counted as they must be on token {n}"));
+    }
     // A correct code requires that the count of its network group is as it was read; a link has no such
     // precondition.
-    let [token, second, ..] = &tokens;
+    let [token, second, third, ..] = &tokens[..] else { unreachable!("there are more than three tokens") };
     let changed = Conflict::TokenChanged(token.id);
-    assert_eq!(conflict(&store, redeem(token.id, Some(49), world.now())).await, changed);
-    let foreign = SeenToken { tries: Some(Tries::Foreign(0)), used_form: None };
-    let stale = AccountChange::RedeemToken { id: token.id, seen: foreign, at: world.now() };
-    assert_eq!(conflict(&store, stale).await, changed);
-    assert_eq!(conflict(&store, AccountChange::RequireToken { id: token.id, seen: foreign }).await, changed);
-    must(&store, redeem(token.id, Some(50), world.now())).await;
-    assert_eq!(conflict(&store, redeem(token.id, None, world.now())).await, changed);
-    must(&store, redeem(second.id, None, world.now())).await;
+    let what = "a token is redeemed by a code although wrong codes were counted since it was read";
+    // 51 is the sum of both counts.
+    for tries in [
+        Tries::Own(49),
+        Tries::Own(51),
+        Tries::Own(1),
+        Tries::Foreign(0),
+        Tries::Foreign(50),
+        Tries::Foreign(51),
+    ] {
+        let (id, seen) = (token.id, SeenToken { tries: Some(tries), used_form: None });
+        refused(&store, AccountChange::RedeemToken { id, seen, at: world.now() }, changed, what).await;
+        refused(&store, AccountChange::RequireToken { id, seen }, changed, what).await;
+        let form = AccountChange::RedeemForm { id, seen, form: ProofForm::Code, account: world.account_id() };
+        refused(&store, form, changed, what).await;
+    }
+    same(&stored(&store, token.id).await.used_form, &None, "a conflict changed a token");
+    let foreign = SeenToken { tries: Some(Tries::Foreign(1)), used_form: None };
+    let require = AccountChange::RequireToken { id: token.id, seen: foreign };
+    accepted(&store, require, "a token with the count that was read is refused").await;
+    accepted(
+        &store,
+        redeem(token.id, Some(50), world.now()),
+        "a token with the count that was read is refused",
+    )
+    .await;
+    refused(&store, redeem(token.id, None, world.now()), changed, "a used token is redeemed").await;
+    accepted(&store, redeem(second.id, None, world.now()), "a link is refused because of wrong codes").await;
+    let by_code = AccountChange::RedeemToken {
+        id: third.id,
+        seen: SeenToken { tries: Some(Tries::Foreign(51)), used_form: None },
+        at: world.now(),
+    };
+    accepted(&store, by_code, "a token with the count that was read is refused").await;
 }
 
-/// Open tokens are unused and unexpired tokens of the kind and address, listed newest first.
+/// Open tokens are unused and unexpired tokens of the kind and address, listed newest first, at most 32.
 pub async fn a7_open_tokens_are_listed_newest_first(store: impl Store) {
     let world = World::default();
-    let mut expected = Vec::new();
-    for n in 0..3 {
-        let token = world.token(TokenKind::SignIn, "ana");
-        expected.insert(0, token.clone());
-        must(&store, AccountChange::InsertToken(token)).await;
-        if n == 1 {
-            must(&store, AccountChange::InsertToken(world.token(TokenKind::SignUp, "ana"))).await;
-            must(&store, AccountChange::InsertToken(world.token(TokenKind::SignIn, "ben"))).await;
-        }
-        world.clock.advance(std::time::Duration::from_secs(10));
+    let (now, ana) = (world.now(), world.email("ana"));
+    let open = async || store.open_tokens(TokenKind::SignIn, ana.key(), now).await.unwrap();
+    // Later ids, and later expiries, have earlier times of creation; five tokens have the same.
+    let mut expected: Vec<_> = (0..35_u64)
+        .map(|n| Token {
+            created_at: now.minus(Duration::from_secs(60 * (n / 5))),
+            code_expires_at: now.minus(Duration::from_secs(n)),
+            expires_at: now.plus(Duration::from_secs(60 * n) + MOMENT),
+            ..world.token(TokenKind::SignIn, "ana")
+        })
+        .collect();
+    insert_tokens(&store, &expected).await;
+    insert_tokens(&store, &KINDS.map(|kind| world.token(kind, "ben"))).await;
+    insert_tokens(&store, &[world.token(TokenKind::SignUp, "ana"), world.token(TokenKind::Password, "ana")])
+        .await;
+    let similar = tokens_of_similar_addresses(&world, TokenKind::SignIn, "ana");
+    insert_tokens(&store, &similar).await;
+    for token in similar {
+        let found = store.open_tokens(TokenKind::SignIn, token.email.key(), now).await.unwrap();
+        same(&found, &vec![token], "of a similar address not the newest 32 are listed, and no others");
     }
-    let ana = world.email("ana");
-    let open = store.open_tokens(TokenKind::SignIn, ana.key(), world.now()).await.unwrap();
-    assert_eq!(open, expected);
-    must(&store, redeem(expected[0].id, Some(0), world.now())).await;
-    // The oldest token expires first; it is no longer open at the time of its expiry.
-    let open = store.open_tokens(TokenKind::SignIn, ana.key(), expected[2].expires_at).await.unwrap();
-    assert_eq!(open, expected[1..2]);
+    let used = Token { used_at: Some(now), ..world.token(TokenKind::SignIn, "ana") };
+    let expired = Token { expires_at: now, ..world.token(TokenKind::SignIn, "ana") };
+    insert_tokens(&store, &[used, expired]).await;
+    expected.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.id)));
+    let ids = |tokens: &[Token]| tokens.iter().map(|token| token.id).collect::<Vec<_>>();
+    for count in [35, 33, 32, 31, 1, 0] {
+        while expected.len() > count {
+            must(&store, redeem(expected.remove(expected.len() / 2).id, Some(0), now)).await;
+        }
+        let open = open().await;
+        let newest = &expected[..count.min(32)];
+        let what =
+            format!("of {count} open tokens not the newest 32 are listed, newest first and then by id");
+        same(&ids(&open), &ids(newest), &what);
+        same(&open.as_slice(), &newest, "an open token has other values in a list");
+    }
 }
 
 /// Ending tokens ends only those of the kind and address, or of the kind and account.
 pub async fn a8_only_matching_tokens_are_ended(store: impl Store) {
     let world = World::default();
-    let tokens = [
-        (TokenKind::SignIn, "ana"),
-        (TokenKind::SignIn, "ana"),
-        (TokenKind::SignUp, "ana"),
-        (TokenKind::SignIn, "ben"),
-        (TokenKind::SignIn, "ana"),
-    ]
-    .map(|(kind, name)| world.token(kind, name));
-    for token in &tokens {
-        must(&store, AccountChange::InsertToken(token.clone())).await;
-    }
+    let (before, at) = (world.later(1), world.later(2));
+    let sign_in = || world.token(TokenKind::SignIn, "ana");
+    let mut tokens = vec![
+        sign_in(),
+        sign_in(),
+        Token { expires_at: world.now(), ..sign_in() },
+        Token { used_at: Some(before), ..sign_in() },
+        sign_in(),
+        world.token(TokenKind::SignUp, "ana"),
+        world.token(TokenKind::SignIn, "ben"),
+    ];
+    tokens.extend(tokens_of_similar_addresses(&world, TokenKind::SignIn, "ana"));
+    insert_tokens(&store, &tokens).await;
+    let mut expected = vec![None; tokens.len()];
+    expected[..4].copy_from_slice(&[Some(at), Some(at), Some(at), Some(before)]);
+    let kept = tokens[4].id;
     let email = world.email("ana").key().clone();
-    let except = Some(tokens[4].id);
-    must(&store, AccountChange::EndTokens { kind: TokenKind::SignIn, email, except, at: world.later(1) })
-        .await;
-    let mut ended = Vec::new();
-    for token in &tokens {
-        ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
+    let end =
+        |except, at| AccountChange::EndTokens { kind: TokenKind::SignIn, email: email.clone(), except, at };
+    let what = "ending tokens of an address does not end exactly the unused ones of the kind, except one";
+    for (n, token) in tokens.iter().enumerate().skip(7) {
+        let (kind, email) = (TokenKind::SignIn, token.email.key().clone());
+        must(&store, AccountChange::EndTokens { kind, email, except: None, at: before }).await;
+        expected[n] = Some(before);
+        let unused = [None, None, None, Some(before), None, None, None];
+        same(&uses(&store, &tokens[..7]).await.as_slice(), &unused.as_slice(), what);
     }
-    assert_eq!(ended, [true, true, false, false, false]);
+    must(&store, end(Some(kept), at)).await;
+    same(&uses(&store, &tokens).await, &expected, what);
+    must(&store, end(None, world.later(3))).await;
+    expected[4] = Some(world.later(3));
+    same(&uses(&store, &tokens).await, &expected, what);
     // By account, for any address.
     let (ana, ben) = (world.account_id(), world.account_id());
+    let of = |kind, account, name| Token { account, ..world.token(kind, name) };
     let tokens = [
-        (TokenKind::Email, ana, "x"),
-        (TokenKind::Email, ana, "y"),
-        (TokenKind::SignIn, ana, "x"),
-        (TokenKind::Email, ben, "x"),
-        (TokenKind::Email, ana, "z"),
-    ]
-    .map(|(kind, account, name)| Token { account: Some(account), ..world.token(kind, name) });
-    for token in &tokens {
-        must(&store, AccountChange::InsertToken(token.clone())).await;
-    }
-    let except = Some(tokens[4].id);
-    let end = AccountChange::EndTokensOf { account: ana, kind: TokenKind::Email, except, at: world.later(1) };
-    must(&store, end).await;
-    let mut ended = Vec::new();
-    for token in &tokens {
-        ended.push(store.token(token.id).await.unwrap().unwrap().used_at.is_some());
-    }
-    assert_eq!(ended, [true, true, false, false, false]);
+        of(TokenKind::Email, Some(ana), "x"),
+        of(TokenKind::Email, Some(ana), "y"),
+        Token { used_at: Some(before), ..of(TokenKind::Email, Some(ana), "x") },
+        of(TokenKind::Email, Some(ana), "z"),
+        of(TokenKind::CancelEmail, Some(ana), "x"),
+        of(TokenKind::Email, Some(ben), "x"),
+        of(TokenKind::Email, None, "x"),
+    ];
+    insert_tokens(&store, &tokens).await;
+    let end = |except, at| AccountChange::EndTokensOf { account: ana, kind: TokenKind::Email, except, at };
+    must(&store, end(Some(tokens[3].id), at)).await;
+    let mut expected = [Some(at), Some(at), Some(before), None, None, None, None];
+    let what = "ending tokens of an account does not end exactly the unused ones of the kind, except one";
+    same(&uses(&store, &tokens).await.as_slice(), &expected.as_slice(), what);
+    must(&store, end(None, world.later(3))).await;
+    expected[3] = Some(world.later(3));
+    same(&uses(&store, &tokens).await.as_slice(), &expected.as_slice(), what);
 }
 
 /// A session is added only if its account still has the version that was read.
@@ -245,13 +453,21 @@ pub async fn a13_session_requires_an_unchanged_account(store: impl Store) {
     let account = world.account("ana");
     let session = world.session(account.id);
     let changed = Conflict::AccountChanged(account.id);
-    assert_eq!(conflict(&store, insert_session(&session)).await, changed);
+    let add = |version| AccountChange::InsertSession { session: session.clone(), version };
+    refused(&store, add(0), changed, "a session of a missing account is added").await;
     must(&store, AccountChange::Insert(account.clone())).await;
     must(&store, AccountChange::Update(account.clone())).await;
-    assert_eq!(conflict(&store, insert_session(&session)).await, changed);
-    let later = AccountChange::InsertSession { session: session.clone(), version: 1 };
-    must(&store, later).await;
-    assert_eq!(store.sessions_of(account.id).await.unwrap(), [session]);
+    for version in [0, 2, 1 << 32, (1 << 32) + 1] {
+        refused(&store, add(version), changed, "a session is added with another version of its account")
+            .await;
+    }
+    same(&store.sessions_of(account.id).await.unwrap(), &Vec::new(), "a conflict added a session");
+    accepted(&store, add(1), "a session is refused with the version of its account").await;
+    let other = world.session(account.id);
+    let what = "a second session of an account is refused";
+    accepted(&store, AccountChange::InsertSession { session: other, version: 1 }, what).await;
+    let count = store.sessions_of(account.id).await.unwrap().len();
+    same(&count, &2, "a session does not stay beside another one of its account");
     // In the same commit as the account.
     let ben = world.account("ben");
     all(&store, vec![insert(&ben), insert_session(&world.session(ben.id)).into()]).await;
@@ -262,32 +478,59 @@ fn insert_session(session: &Session) -> AccountChange {
     AccountChange::InsertSession { session: session.clone(), version: 0 }
 }
 
+/// Commits `count` sessions of an account with version 0.
+async fn sessions<const COUNT: usize>(
+    store: &impl Store,
+    world: &World,
+    account: AccountId,
+) -> [Session; COUNT] {
+    let sessions = [(); COUNT].map(|()| world.session(account));
+    for session in &sessions {
+        must(store, insert_session(session)).await;
+    }
+    sessions
+}
+
+/// Ids of the sessions of an account, in order.
+async fn session_ids(store: &impl Store, account: AccountId) -> BTreeSet<couple_core::SessionId> {
+    store.sessions_of(account).await.unwrap().iter().map(|session| session.id).collect()
+}
+
 /// Ending sessions ends those of the account except the given one, and no others.
 pub async fn a9_only_sessions_of_the_account_are_ended(store: impl Store) {
     let world = World::default();
     let (ana, ben) = (world.account("ana"), world.account("ben"));
     all(&store, vec![insert(&ana), insert(&ben)]).await;
-    let [keep, end, single, other] = [ana.id, ana.id, ana.id, ben.id].map(|account| world.session(account));
-    for session in [&keep, &end, &single, &other] {
-        must(&store, insert_session(session)).await;
-    }
-    let touch = AccountChange::TouchSession { account: ana.id, id: keep.id, seen_at: world.later(9) };
-    must(&store, touch).await;
-    must(&store, AccountChange::EndSession { account: ana.id, id: single.id }).await;
-    // The session of another account is not ended.
+    let [keep, end, also, single] = sessions(&store, &world, ana.id).await;
+    let [other] = sessions(&store, &world, ben.id).await;
+    let touch = |account, id| AccountChange::TouchSession { account, id, seen_at: world.later(9) };
+    must(&store, touch(ana.id, keep.id)).await;
+    // The session of another account is neither touched nor ended.
+    must(&store, touch(ana.id, other.id)).await;
     must(&store, AccountChange::EndSession { account: ana.id, id: other.id }).await;
-    assert_eq!(store.sessions_of(ana.id).await.unwrap().len(), 2);
+    let what = "a change of one account's session changes that of another account";
+    same(&store.sessions_of(ben.id).await.unwrap().as_slice(), &std::slice::from_ref(&other), what);
+    must(&store, AccountChange::EndSession { account: ana.id, id: single.id }).await;
+    let rest = [keep.id, end.id, also.id].into_iter().collect();
+    same(&session_ids(&store, ana.id).await, &rest, "ending a session does not end exactly this one");
+    let untouched = store.session_by_token(&end.token).await.unwrap().map(|(session, _)| session);
+    same(&untouched.as_ref(), &Some(&end), "the use of a session changes another one");
     must(&store, AccountChange::EndSessions { account: ana.id, except: Some(keep.id) }).await;
     let kept = Session { seen_at: world.later(9), ..keep.clone() };
-    assert_eq!(store.sessions_of(ana.id).await.unwrap(), std::slice::from_ref(&kept));
-    assert_eq!(store.session_by_token(&keep.token).await.unwrap().unwrap(), (kept, ana.clone()));
-    assert_eq!(store.session_by_token(&end.token).await.unwrap(), None);
+    let what = "ending the sessions of an account does not leave exactly the excepted one, with its last use";
+    same(&store.sessions_of(ana.id).await.unwrap().as_slice(), &std::slice::from_ref(&kept), what);
+    same(&store.session_by_token(&keep.token).await.unwrap(), &Some((kept, ana.clone())), what);
+    for ended in [&end, &also, &single] {
+        let found = store.session_by_token(&ended.token).await.unwrap();
+        same(&found, &None, "an ended session is found by its bearer token");
+    }
     must(&store, AccountChange::EndSessions { account: ana.id, except: None }).await;
-    assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
-    assert_eq!(store.sessions_of(ben.id).await.unwrap(), [other]);
+    let what = "ending all sessions of an account does not end all, or ends those of another one";
+    same(&store.sessions_of(ana.id).await.unwrap(), &Vec::new(), what);
+    same(&store.sessions_of(ben.id).await.unwrap().as_slice(), &std::slice::from_ref(&other), what);
     // A late use does not restore an ended session.
-    must(&store, AccountChange::TouchSession { account: ana.id, id: end.id, seen_at: world.later(9) }).await;
-    assert_eq!(store.sessions_of(ana.id).await.unwrap(), []);
+    must(&store, touch(ana.id, end.id)).await;
+    same(&store.sessions_of(ana.id).await.unwrap(), &Vec::new(), "a late use restores an ended session");
 }
 
 /// Present sessions are found for more tokens than one statement can take, in any order.
@@ -304,81 +547,186 @@ pub async fn a17_only_tokens_of_present_sessions_are_returned(store: impl Store)
         must(&store, AccountChange::EndSession { account: ana.id, id: session.id }).await;
     }
     let mut asked: Vec<_> = sessions.iter().map(|session| session.token).collect();
-    asked.extend(["never", "begun"].map(|token| couple_core::digest(&[token.as_bytes()])));
-    let present: BTreeSet<_> = store.present_sessions(&asked).await.unwrap().into_iter().collect();
+    asked.extend(["never", "begun"].map(|token| digest(&[token.as_bytes()])));
     let wanted = sessions.iter().enumerate().filter(|(n, _)| !ended(*n)).map(|(_, session)| session.token);
-    assert_eq!(present, wanted.collect());
-    assert_eq!(store.present_sessions(&[]).await.unwrap(), []);
+    let wanted = wanted.collect::<BTreeSet<_>>();
+    let what = "of the given bearer tokens not exactly those of present sessions are returned";
+    for count in [asked.len(), 128, 65, 64, 63, 1] {
+        let found = store.present_sessions(&asked[..count]).await.unwrap();
+        let asked: BTreeSet<_> = asked[..count].iter().copied().collect();
+        let mut present = found.clone();
+        present.sort_unstable();
+        same(&present, &wanted.intersection(&asked).copied().collect(), what);
+    }
+    same(&store.present_sessions(&[]).await.unwrap(), &Vec::new(), "no bearer token has a present session");
     must(&store, AccountChange::EndSessions { account: ana.id, except: None }).await;
-    assert_eq!(store.present_sessions(&asked).await.unwrap(), []);
+    same(&store.present_sessions(&asked).await.unwrap(), &Vec::new(), what);
 }
 
 /// Erasing an account removes its tokens and sessions and frees its address.
 pub async fn a10_erasure_removes_tokens_and_sessions(store: impl Store) {
     let world = World::default();
-    let ana = world.account("ana");
-    let session = world.session(ana.id);
-    let token = Token { account: Some(ana.id), ..world.token(TokenKind::SignIn, "ana") };
-    let changes =
-        vec![insert(&ana), insert_session(&session).into(), AccountChange::InsertToken(token.clone()).into()];
-    all(&store, changes).await;
-    let stale = AccountChange::Erase { id: ana.id, version: 7 };
-    assert_eq!(conflict(&store, stale).await, Conflict::AccountChanged(ana.id));
-    must(&store, AccountChange::Erase { id: ana.id, version: 0 }).await;
-    assert_eq!(store.account(ana.id).await.unwrap(), None);
-    assert_eq!(store.session_by_token(&session.token).await.unwrap(), None);
-    assert_eq!(store.token(token.id).await.unwrap(), None);
-    must(&store, AccountChange::Insert(world.account("ana"))).await;
+    let (ana, ben) = (world.account("ana"), world.account("ben"));
+    all(&store, vec![insert(&ana), insert(&ben)]).await;
+    let [session, second] = sessions(&store, &world, ana.id).await;
+    let [other] = sessions(&store, &world, ben.id).await;
+    let of = |account| Token { account, ..world.token(TokenKind::SignIn, "ana") };
+    let tokens = [
+        of(Some(ana.id)),
+        Token { session: Some(session.id), ..of(Some(ana.id)) },
+        Token { used_at: Some(world.now()), ..of(Some(ana.id)) },
+        of(None),
+        of(Some(ben.id)),
+    ];
+    insert_tokens(&store, &tokens).await;
+    let changed = Conflict::AccountChanged(ana.id);
+    let erase = |version| AccountChange::Erase { id: ana.id, version };
+    refused(&store, erase(7), changed, "an account is erased with another version").await;
+    let found = store.account(ana.id).await.unwrap();
+    same(&found.as_ref(), &Some(&ana), "a conflict erased an account");
+    must(&store, erase(0)).await;
+    same(&store.account(ana.id).await.unwrap(), &None, "an erased account is found");
+    same(
+        &store.account_by_email(ana.email.key()).await.unwrap(),
+        &None,
+        "an erased account is found by its address",
+    );
+    let bearers = [session.token, second.token, other.token];
+    for token in &bearers[..2] {
+        let found = store.session_by_token(token).await.unwrap();
+        same(&found, &None, "a session survives the erasure of its account");
+    }
+    same(
+        &store.sessions_of(ana.id).await.unwrap(),
+        &Vec::new(),
+        "a session survives the erasure of its account",
+    );
+    let present = store.present_sessions(&bearers).await.unwrap();
+    let what = "the erasure of an account does not end exactly its sessions";
+    same(&present.as_slice(), &&bearers[2..], what);
+    let mut left = Vec::new();
+    for token in &tokens {
+        let by_link = store.token_by_link(&token.link).await.unwrap().is_some();
+        left.push((store.token(token.id).await.unwrap().is_some(), by_link));
+    }
+    let (gone, there) = ((false, false), (true, true));
+    let what = "the erasure of an account does not remove exactly its tokens";
+    same(&left.as_slice(), &[gone, gone, gone, there, there].as_slice(), what);
+    refused(&store, erase(0), changed, "a missing account is erased").await;
+    accepted(&store, insert(&world.account("ana")), "an erasure does not free the address").await;
 }
 
-/// Purges remove only expired rows, at most the given number, and return their number.
+/// Purges remove only expired rows, the earliest first, at most the given number, and return their number.
 pub async fn a11_purge_removes_at_most_cap_expired_rows(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
     must(&store, AccountChange::Insert(account.clone())).await;
-    for _ in 0..5 {
-        must(&store, AccountChange::InsertToken(world.token(TokenKind::SignIn, "ana"))).await;
-        must(&store, insert_session(&world.session(account.id))).await;
+    // Expiries are not in the order of ids. Each second token is used. All codes have expired.
+    let order = [5, 1, 4, 0, 3, 2];
+    let tokens = order.map(|n| Token {
+        code_expires_at: world.now().minus(Duration::from_secs(99)),
+        expires_at: world.later(n),
+        used_at: n.is_multiple_of(2).then(|| world.now()),
+        ..world.token(TokenKind::SignIn, "ana")
+    });
+    insert_tokens(&store, &tokens).await;
+    let left = async || {
+        let mut left = BTreeSet::new();
+        for (n, token) in order.into_iter().zip(&tokens) {
+            let found = store.token(token.id).await.unwrap();
+            let by_link = store.token_by_link(&token.link).await.unwrap();
+            same(&found, &by_link, "a purged token is found by its link");
+            left.extend(found.map(|_| n));
+        }
+        left
+    };
+    let purge = |before, cap| AccountChange::PurgeTokens { before, cap };
+    let steps = [(0, 9, 0), (3, 0, 0), (5, 2, 2), (5, 2, 2), (5, 2, 1), (5, 2, 0)];
+    let mut removed = 0;
+    for (before, cap, count) in steps {
+        let what = "a purge of tokens does not return the number of removed rows, at most its cap";
+        affects(&store, purge(world.later(before), cap), count, what).await;
+        removed += count;
+        let what =
+            "a purge does not remove the tokens that expired first, or removes one that has not expired";
+        same(&left().await, &(removed..6).collect(), what);
     }
-    let end = world.later(3600);
-    let nobody = world.now().minus(std::time::Duration::from_secs(1));
-    let tokens = |before, cap| AccountChange::PurgeTokens { before, cap };
-    assert_eq!(must(&store, tokens(end, 9)).await.rows_affected(), 0);
-    let later = world.later(3601);
-    assert_eq!(must(&store, tokens(later, 3)).await.rows_affected(), 3);
-    assert_eq!(must(&store, tokens(later, 3)).await.rows_affected(), 2);
-    let sessions = |before, idle, cap| AccountChange::PurgeSessions { before, idle, cap };
-    assert_eq!(must(&store, sessions(end, nobody, 9)).await.rows_affected(), 0);
-    assert_eq!(must(&store, sessions(later, nobody, 2)).await.rows_affected(), 2);
-    assert_eq!(must(&store, sessions(end, world.later(1), 9)).await.rows_affected(), 3);
+    let again = Token { link: tokens[1].link, ..world.token(TokenKind::SignUp, "ana") };
+    accepted(&store, AccountChange::InsertToken(again), "the link of a purged token is taken").await;
+
+    // Sessions 0 to 5 expire one after the other, and 6 to 11 are unused since ever later times.
+    let order = [7, 0, 11, 3, 9, 5, 1, 8, 2, 10, 4, 6_u64];
+    let sessions = order.map(|n| Session {
+        expires_at: if n < 6 { world.later(n) } else { world.later(9999 - n) },
+        seen_at: if n < 6 { world.later(999 - n) } else { world.later(n) },
+        ..world.session(account.id)
+    });
+    for session in &sessions {
+        must(&store, insert_session(session)).await;
+    }
+    let left = async || {
+        let present = session_ids(&store, account.id).await;
+        let mut left = BTreeSet::new();
+        for (n, session) in order.into_iter().zip(&sessions) {
+            let found = store.session_by_token(&session.token).await.unwrap().is_some();
+            same(&found, &present.contains(&session.id), "a purged session is found by its bearer token");
+            left.extend(found.then_some(n));
+        }
+        left
+    };
+    let purge = |before, idle, cap| AccountChange::PurgeSessions { before, idle, cap };
+    let early = world.now().minus(Duration::from_secs(1));
+    let steps: [(_, _, _, &[u64]); 7] = [
+        (world.now(), world.later(6), 99, &[]),
+        (world.later(5), early, 0, &[]),
+        (world.later(5), early, 2, &[0, 1]),
+        // Both kinds together are at most two.
+        (world.later(3), world.later(11), 2, &[2, 6]),
+        (early, world.later(11), 2, &[7, 8]),
+        (world.later(5), world.later(10), 3, &[3, 4, 9]),
+        (world.later(5), world.later(10), 99, &[]),
+    ];
+    let mut expected: BTreeSet<u64> = (0..12).collect();
+    for (before, idle, cap, removed) in steps {
+        let what = "a purge of sessions does not return the number of removed rows, at most its cap";
+        affects(&store, purge(before, idle, cap), removed.len() as u64, what).await;
+        expected.retain(|n| !removed.contains(n));
+        let what =
+            "a purge does not remove the sessions that expired or were used first, or removes another one";
+        same(&left().await, &expected, what);
+    }
 }
 
-/// Accounts whose grace period has ended are listed, earliest first.
+/// Accounts whose grace period has ended are listed page by page, earliest first and then by id.
 pub async fn a12_due_accounts_are_listed_earliest_first(store: impl Store) {
     let world = World::default();
-    let names = |page: Vec<Account>| page.iter().map(|a| a.display_name.to_string()).collect::<Vec<_>>();
-    for (name, at) in [
-        ("c", Some(30)),
-        ("a", Some(10)),
-        ("never", None),
-        ("b", Some(20)),
-        ("d", Some(99)),
-        ("b2", Some(20)),
-    ] {
-        let account = Account { deletion_due: at.map(|at| world.later(at)), ..world.account(name) };
-        must(&store, AccountChange::Insert(account)).await;
+    let mut expected = Vec::new();
+    for (n, at) in
+        [(0, Some(30)), (1, Some(10)), (2, None), (3, Some(20)), (4, Some(99)), (5, Some(20)), (6, Some(20))]
+    {
+        let name = format!("p{n}");
+        let account = Account { deletion_due: at.map(|at| world.later(at)), ..world.account(&name) };
+        must(&store, AccountChange::Insert(account.clone())).await;
+        expected.extend(at.is_some_and(|at| at <= 30).then_some(account));
     }
-    let due = store.accounts_to_delete(world.later(30), None, 9).await.unwrap();
-    let found = names(due.clone());
     // Accounts with the same due time are ordered by id; ids of the same millisecond are random.
-    assert!(due.is_sorted_by_key(|account| (account.deletion_due, account.id)));
-    assert_eq!((found.len(), found[0].as_str(), found[3].as_str()), (4, "a", "c"));
-    assert_eq!(store.accounts_to_delete(world.later(30), None, 2).await.unwrap(), due[..2]);
-    assert_eq!(store.accounts_to_delete(world.later(9), None, 9).await.unwrap(), []);
+    expected.sort_by_key(|account| (account.deletion_due, account.id));
+    let what = "not exactly the accounts that are due are listed, earliest first and then by id";
+    let list = async |at, after, limit| store.accounts_to_delete(at, after, limit).await.unwrap();
+    same(&list(world.later(30), None, 9).await, &expected, what);
+    let before = world.later(30).minus(MOMENT);
+    same(&list(before, None, 9).await.as_slice(), &&expected[..4], what);
+    same(&list(world.later(9), None, 9).await, &Vec::new(), what);
+    let what = "a page of due accounts does not have its limit of rows";
+    for limit in 1..=5 {
+        let page = list(world.later(30), None, u32::try_from(limit).unwrap()).await;
+        same(&page.as_slice(), &&expected[..limit], what);
+    }
     // Each page starts after an account; accounts with the same due time are ordered by id.
-    for n in 0..due.len() {
-        let after = due[n].deletion_due.map(|at| (at, due[n].id));
-        assert_eq!(store.accounts_to_delete(world.later(30), after, 9).await.unwrap(), due[n + 1..]);
+    let what = "a page of due accounts does not start after the given account";
+    for n in 0..expected.len() {
+        let after = expected[n].deletion_due.map(|at| (at, expected[n].id));
+        same(&list(world.later(30), after, 9).await.as_slice(), &&expected[n + 1..], what);
     }
 }
 
@@ -387,22 +735,16 @@ pub async fn a12_due_accounts_are_listed_earliest_first(store: impl Store) {
 /// Holds for either order of the two commits.
 pub async fn a14_tokens_end_with_their_session(store: impl Store) {
     let world = World::default();
-    let ana = world.account("ana");
-    must(&store, AccountChange::Insert(ana.clone())).await;
-    let [one, two, kept] = [(); 3].map(|()| world.session(ana.id));
-    for session in [&one, &two, &kept] {
-        must(&store, insert_session(session)).await;
-    }
+    let (ana, ben) = (world.account("ana"), world.account("ben"));
+    all(&store, vec![insert(&ana), insert(&ben)]).await;
+    let [one, two, kept] = sessions(&store, &world, ana.id).await;
     let requested = |session: Option<&Session>| Token {
         account: Some(ana.id),
         session: session.map(|session| session.id),
         ..world.token(TokenKind::Email, "new")
     };
     let tokens = [Some(&one), Some(&two), Some(&kept), None].map(requested);
-    for token in &tokens {
-        must(&store, AccountChange::InsertToken(token.clone())).await;
-        assert_eq!(store.token(token.id).await.unwrap().as_ref(), Some(token));
-    }
+    insert_tokens(&store, &tokens).await;
     let left = async || {
         let mut left = Vec::new();
         for token in &tokens {
@@ -410,14 +752,21 @@ pub async fn a14_tokens_end_with_their_session(store: impl Store) {
         }
         left
     };
+    let what = "the end of a session does not remove exactly the tokens that it requested";
     must(&store, AccountChange::EndSession { account: ana.id, id: one.id }).await;
-    assert_eq!(left().await, [false, true, true, true]);
+    same(&left().await, &vec![false, true, true, true], what);
     must(&store, AccountChange::EndSessions { account: ana.id, except: Some(kept.id) }).await;
-    assert_eq!(left().await, [false, false, true, true]);
+    same(&left().await, &vec![false, false, true, true], what);
     must(&store, AccountChange::EndSessions { account: ana.id, except: None }).await;
-    assert_eq!(left().await, [false, false, false, true]);
-    let late = conflict(&store, AccountChange::InsertToken(requested(Some(&one)))).await;
-    assert_eq!(late, Conflict::SessionEnded(one.id));
+    same(&left().await, &vec![false, false, false, true], what);
+    let [other] = sessions(&store, &world, ben.id).await;
+    for (session, what) in [
+        (&one, "a token of an ended session is added"),
+        (&other, "a token of another account's session is added"),
+    ] {
+        let late = AccountChange::InsertToken(requested(Some(session)));
+        refused(&store, late, Conflict::SessionEnded(session.id), what).await;
+    }
     // Concurrent commits add tokens of a session and end it: no token is left.
     let store = Arc::new(store);
     for _ in 0..20 {
@@ -429,7 +778,8 @@ pub async fn a14_tokens_end_with_their_session(store: impl Store) {
         commits.insert(4, vec![AccountChange::EndSession { account: ana.id, id: session.id }.into()]);
         race(&store, commits).await;
         for token in tokens {
-            assert_eq!(store.token(token.id).await.unwrap(), None);
+            let found = store.token(token.id).await.unwrap();
+            same(&found, &None, "a token is left of a session that ended concurrently");
         }
     }
 }
@@ -442,23 +792,41 @@ pub async fn a15_each_form_of_a_token_is_redeemed_once(store: impl Store) {
     for (first, second) in [(ProofForm::Code, ProofForm::Link), (ProofForm::Link, ProofForm::Code)] {
         let token = world.token(TokenKind::SignUp, "ana");
         must(&store, AccountChange::InsertToken(token.clone())).await;
-        let fresh = SeenToken { tries: None, used_form: None };
-        let form = |form| AccountChange::RedeemForm { id: token.id, seen: fresh, form, account: ana };
+        let form = |form| AccountChange::RedeemForm { id: token.id, seen: fresh(), form, account: ana };
         let commits = (0..50).map(|n| vec![form(if n % 2 == 0 { first } else { second }).into()]).collect();
-        assert_eq!(race(&store, commits).await, 1);
-        let half = store.token(token.id).await.unwrap().unwrap();
-        assert_eq!((half.used_at, half.account), (None, Some(ana)));
+        same(&race(&store, commits).await, &1, "of 50 concurrent uses of a form other than one succeeded");
+        let half = stored(&store, token.id).await;
+        let used_form = half.used_form;
+        let what = "the use of one form changes another field than the form and the account";
+        same(&half, &Token { used_form, account: Some(ana), ..token.clone() }, what);
         let open = store.open_tokens(TokenKind::SignUp, token.email.key(), world.now()).await.unwrap();
-        assert!(open.contains(&half), "a token with one unused form is open");
-        let seen = SeenToken { tries: None, used_form: half.used_form };
+        assert!(open.contains(&half), "a token with one unused form is not open");
+        let changed = Conflict::TokenChanged(token.id);
+        let again = AccountChange::RedeemForm { id: token.id, seen: fresh(), form: second, account: ana };
+        refused(
+            &store,
+            again,
+            changed,
+            "a form is used although the other one was used since the token was read",
+        )
+        .await;
+        let what = "a token is redeemed although a form was used since it was read";
+        refused(&store, redeem(token.id, None, world.now()), changed, what).await;
+        let require = AccountChange::RequireToken { id: token.id, seen: fresh() };
+        refused(&store, require, changed, what).await;
+        let seen = SeenToken { tries: None, used_form };
         let rest = AccountChange::RedeemToken { id: token.id, seen, at: world.now() };
-        assert_eq!(race(&store, (0..50).map(|_| vec![rest.clone().into()]).collect()).await, 1);
-        assert_eq!(store.token(token.id).await.unwrap().unwrap().used_at, Some(world.now()));
+        let succeeded = race(&store, (0..50).map(|_| vec![rest.clone().into()]).collect()).await;
+        same(&succeeded, &1, "of 50 concurrent uses of the other form other than one succeeded");
+        let used = Token { used_at: Some(world.now()), ..half };
+        same(&stored(&store, token.id).await, &used, "the use of both forms does not end the token");
         // Ending a token ends its unused form.
         let token = world.token(TokenKind::SignUp, "ben");
         must(&store, AccountChange::InsertToken(token.clone())).await;
-        must(&store, AccountChange::RedeemForm { id: token.id, seen: fresh, form: first, account: ana })
-            .await;
+        let form = AccountChange::RedeemForm { id: token.id, seen: fresh(), form: first, account: ana };
+        accepted(&store, form, "a form of an unused token is refused").await;
+        let found = stored(&store, token.id).await.used_form;
+        same(&found, &Some(first), "a token does not store the form that was used");
         let end = AccountChange::EndTokens {
             kind: TokenKind::SignUp,
             email: token.email.key().clone(),
@@ -468,7 +836,13 @@ pub async fn a15_each_form_of_a_token_is_redeemed_once(store: impl Store) {
         must(&store, end).await;
         let seen = SeenToken { tries: None, used_form: Some(first) };
         let late = AccountChange::RedeemToken { id: token.id, seen, at: world.now() };
-        assert_eq!(conflict(&store, late).await, Conflict::TokenChanged(token.id));
+        refused(
+            &store,
+            late,
+            Conflict::TokenChanged(token.id),
+            "the unused form of an ended token is redeemed",
+        )
+        .await;
     }
 }
 
@@ -477,39 +851,279 @@ pub async fn a16_tally_counts_up_to_its_limit(store: impl Store) {
     let world = World::default();
     let store = Arc::new(store);
     let id = |n: u8| TallyId::from_digest(digest(&[b"tally", &[n]]));
-    let count = |n, at| AccountChange::CountTally { id: id(n), below: 20, at, expires_at: world.later(100) };
-    let now = world.now();
-    assert_eq!(store.tally(id(1), now).await.unwrap(), None);
-    must(&store, AccountChange::RequireTally { id: id(1), below: 1, at: now }).await;
-    assert_eq!(race(&store, (0..50).map(|_| vec![count(1, now).into()]).collect()).await, 20);
-    let full = Tally { count: 20, expires_at: world.later(100) };
-    assert_eq!(store.tally(id(1), world.later(99)).await.unwrap(), Some(full));
-    assert_eq!(store.tally(id(1), world.later(100)).await.unwrap(), None);
-    assert_eq!(conflict(&store, count(1, world.later(99))).await, Conflict::TallyFull);
-    let require = |below, at| AccountChange::RequireTally { id: id(1), below, at };
-    assert_eq!(conflict(&store, require(20, world.later(99))).await, Conflict::TallyFull);
-    must(&store, require(21, world.later(99))).await;
-    must(&store, require(20, world.later(100))).await;
-    // Other tallies do not change.
-    must(&store, count(2, now)).await;
-    // After its expiry the tally starts again, with a new expiry.
-    let anew = AccountChange::CountTally {
-        id: id(1),
-        below: 20,
-        at: world.later(100),
-        expires_at: world.later(200),
+    let count = |n, below, at, until| AccountChange::CountTally {
+        id: id(n),
+        below,
+        at,
+        expires_at: world.later(until),
     };
-    must(&store, anew).await;
-    let tally = store.tally(id(1), world.later(100)).await.unwrap();
-    assert_eq!(tally, Some(Tally { count: 1, expires_at: world.later(200) }));
-    for tally in [Tally { count: 7, expires_at: world.later(50) }, Tally { count: 0, expires_at: now }] {
+    let now = world.now();
+    let tally = async |n, at| store.tally(id(n), at).await.unwrap();
+    let require = |n, below, at| AccountChange::RequireTally { id: id(n), below, at };
+    let full = Conflict::TallyFull;
+    same(&tally(1, now).await, &None, "a tally exists before the first count");
+    accepted(&store, require(1, 1, now), "a tally that does not exist is full").await;
+    same(&tally(1, now).await, &None, "requiring a tally counts");
+    refused(&store, count(1, 0, now, 100), full, "a first count succeeds at a limit of zero").await;
+    refused(&store, require(1, 0, now), full, "a tally is not full at a limit of zero").await;
+    let succeeded = race(&store, (0..50).map(|_| vec![count(1, 20, now, 100).into()]).collect()).await;
+    same(&succeeded, &20, "of 50 concurrent counts up to 20 another number succeeded");
+    let counted = Some(Tally { count: 20, expires_at: world.later(100) });
+    let last = world.later(100).minus(MOMENT);
+    same(&tally(1, last).await, &counted, "a tally does not have its count and its first expiry");
+    same(&tally(1, world.later(100)).await, &None, "a tally does not end at its expiry");
+    refused(&store, count(1, 20, last, 200), full, "a count succeeds beyond the limit").await;
+    refused(&store, require(1, 20, last), full, "a full tally is not full").await;
+    accepted(&store, require(1, 21, last), "a tally below its limit is full").await;
+    accepted(&store, require(1, 20, world.later(100)), "an expired tally is full").await;
+    accepted(&store, count(1, 21, last, 200), "a count below the limit conflicts").await;
+    let counted = Some(Tally { count: 21, expires_at: world.later(100) });
+    same(&tally(1, now).await, &counted, "a later count changes the expiry, or does not count");
+    // Other tallies do not change.
+    accepted(&store, count(2, 20, now, 101), "the count of another tally conflicts").await;
+    same(&tally(1, now).await, &counted, "a count changes another tally");
+    // After its expiry the tally starts again, with a new expiry.
+    let what = "an expired tally does not start again with one count and a new expiry";
+    refused(&store, count(1, 0, world.later(100), 200), full, "an expired tally counts at a limit of zero")
+        .await;
+    accepted(&store, count(1, 1, world.later(100), 200), what).await;
+    same(&tally(1, world.later(100)).await, &Some(Tally { count: 1, expires_at: world.later(200) }), what);
+    let what = "setting a tally does not replace count and expiry";
+    for tally in [(7, 50), (3, 90), (5, 70), (0, 60), (9, 0)]
+        .map(|(count, at)| Tally { count, expires_at: world.later(at) })
+    {
         must(&store, AccountChange::PutTally { id: id(3), tally }).await;
         let live = Some(tally).filter(|tally| tally.expires_at > now);
-        assert_eq!(store.tally(id(3), now).await.unwrap(), live);
+        same(&store.tally(id(3), now).await.unwrap(), &live, what);
     }
-    let purge = |before, cap| AccountChange::PurgeTallies { before, cap };
-    assert_eq!(must(&store, purge(now, 9)).await.rows_affected(), 0);
-    assert_eq!(must(&store, purge(world.later(101), 1)).await.rows_affected(), 1);
-    assert_eq!(must(&store, purge(world.later(101), 9)).await.rows_affected(), 1);
-    assert_eq!(store.tally(id(1), now).await.unwrap().map(|tally| tally.count), Some(1));
+    for (n, at) in [(4, 103), (5, 102)] {
+        let tally = Tally { count: 1, expires_at: world.later(at) };
+        must(&store, AccountChange::PutTally { id: id(n), tally }).await;
+    }
+    // Now 3 has expired at 0, 2 expires at 101, 5 at 102, 4 at 103, and 1 at 200.
+    let purge = |before, cap| AccountChange::PurgeTallies { before: world.later(before), cap };
+    let what = "a purge of tallies does not return the number of removed rows, at most its cap";
+    affects(&store, purge(0, 9), 0, what).await;
+    let early = now.minus(Duration::from_secs(9));
+    let mut expected = vec![1, 2, 3, 4, 5];
+    for (before, cap, gone) in
+        [(103, 0, vec![]), (103, 2, vec![3, 2]), (103, 2, vec![5]), (103, 9, vec![]), (199, 9, vec![4])]
+    {
+        affects(&store, purge(before, cap), gone.len() as u64, what).await;
+        expected.retain(|n| !gone.contains(n));
+        let mut left = Vec::new();
+        for n in 1..=5 {
+            left.extend(tally(n, early).await.map(|_| n));
+        }
+        same(
+            &left,
+            &expected,
+            "a purge does not remove the tallies that expired first, or removes another one",
+        );
+    }
+}
+
+/// Every field of tokens, sessions and tallies reads back.
+pub async fn a18_token_session_and_tally_fields_read_back(store: impl Store) {
+    let world = World::default();
+    let account = world.account("owner");
+    must(&store, AccountChange::Insert(account.clone())).await;
+    let [requester] = sessions(&store, &world, account.id).await;
+    let [special_account, long_account] = extreme_accounts(&world);
+    let digests = similar_digests();
+    let changed = "a token does not read back as it was written";
+    let special_token = Token {
+        email: special_account.email,
+        account: Some(account.id),
+        session: Some(requester.id),
+        tries: big(1),
+        foreign_tries: big(2),
+        used_form: Some(ProofForm::Link),
+        display_name: Some(DisplayName::from_stored(special("Ana"))),
+        locale: special_account.locale,
+        created_at: before_1970(1),
+        code_expires_at: after_2038(2),
+        expires_at: before_1970(3),
+        used_at: Some(after_2038(4)),
+        ..world.token(TokenKind::SignUp, "ana")
+    };
+    let long_token = Token {
+        email: long_account.email,
+        account: Some(world.account_id()),
+        tries: 5,
+        foreign_tries: 6,
+        used_form: Some(ProofForm::Code),
+        display_name: Some(DisplayName::from_stored(longest(64))),
+        locale: long_account.locale,
+        created_at: after_2038(1),
+        code_expires_at: before_1970(2),
+        expires_at: after_2038(3),
+        used_at: Some(before_1970(4)),
+        ..world.token(TokenKind::SignIn, "ana")
+    };
+    let plain = Token { network: None, ..world.token(TokenKind::Password, "ana") };
+    let mut tokens = vec![special_token, long_token, plain];
+    tokens.extend(KINDS.map(|kind| world.token(kind, "ana")));
+    tokens.extend(digests.iter().zip(digests.iter().rev()).map(|(link, network)| Token {
+        link: *link,
+        network: Some(*network),
+        ..world.token(TokenKind::Email, "ana")
+    }));
+    for token in &tokens {
+        accepted(&store, AccountChange::InsertToken(token.clone()), "a token is refused for its values")
+            .await;
+        same(&store.token(token.id).await.unwrap().as_ref(), &Some(token), changed);
+        same(&store.token_by_link(&token.link).await.unwrap().as_ref(), &Some(token), changed);
+        let found =
+            store.open_tokens(token.kind, token.email.key(), Timestamp::from_micros(0)).await.unwrap();
+        let found = found.iter().find(|one| one.id == token.id);
+        same(&found, &token.used_at.is_none().then_some(token), changed);
+    }
+    let plain = world.session(account.id);
+    let mut sessions = vec![
+        Session {
+            device: Some(Label::from_stored(special("Phone"))),
+            created_at: before_1970(1),
+            authenticated_at: after_2038(2),
+            seen_at: before_1970(3),
+            expires_at: after_2038(4),
+            ..world.session(account.id)
+        },
+        Session {
+            device: Some(Label::from_stored(longest(200))),
+            created_at: after_2038(1),
+            authenticated_at: before_1970(2),
+            seen_at: after_2038(3),
+            expires_at: before_1970(4),
+            ..world.session(account.id)
+        },
+        plain,
+    ];
+    sessions.extend(digests.map(|token| Session { token, ..world.session(account.id) }));
+    let changed = "a session does not read back as it was written";
+    for session in &sessions {
+        accepted(&store, insert_session(session), "a session is refused for its values").await;
+        let found = store.session_by_token(&session.token).await.unwrap();
+        same(&found, &Some((session.clone(), account.clone())), changed);
+        let found = store.sessions_of(account.id).await.unwrap();
+        same(&found.iter().find(|one| one.id == session.id), &Some(session), changed);
+    }
+    let touch =
+        AccountChange::TouchSession { account: account.id, id: sessions[0].id, seen_at: after_2038(9) };
+    must(&store, touch).await;
+    let found = store.session_by_token(&sessions[0].token).await.unwrap().map(|(session, _)| session);
+    let touched = Session { seen_at: after_2038(9), ..sessions[0].clone() };
+    same(&found, &Some(touched), "the use of a session does not change exactly its last use");
+
+    let changed = "a tally does not read back as it was written";
+    for (n, digest) in (1..).zip(digests) {
+        let id = TallyId::from_digest(digest);
+        let expires_at = if n % 2 == 0 { before_1970(n) } else { after_2038(n) };
+        let tally = Tally { count: big(n), expires_at };
+        let at = expires_at.minus(MOMENT);
+        same(&store.tally(id, at).await.unwrap(), &None, "a tally is found by a similar id");
+        must(&store, AccountChange::PutTally { id, tally }).await;
+        same(&store.tally(id, at).await.unwrap(), &Some(tally), changed);
+        same(&store.tally(id, expires_at).await.unwrap(), &None, changed);
+        let count = AccountChange::CountTally { id, below: big(n) + 1, at, expires_at };
+        accepted(&store, count.clone(), "a count above 2^32 conflicts below its limit").await;
+        refused(&store, count, Conflict::TallyFull, "a count above 2^32 succeeds at its limit").await;
+    }
+}
+
+/// Sessions of an account are listed newest first, those of the same time by id, at most 200, and expired ones too.
+pub async fn a19_sessions_are_listed_newest_first(store: impl Store) {
+    let world = World::default();
+    let (ana, ben) = (world.account("ana"), world.account("ben"));
+    all(&store, vec![insert(&ana), insert(&ben)]).await;
+    let _: [Session; 2] = sessions(&store, &world, ben.id).await;
+    // Neither ids nor last uses are in the order of creation; each 4 sessions have the same time.
+    let mut expected: Vec<_> = (0..203_u64)
+        .map(|n| Session {
+            created_at: world.now().minus(Duration::from_secs(n / 4)),
+            seen_at: world.later(n * 7919 % 211),
+            expires_at: if n % 3 == 0 { before_1970(0) } else { world.later(n) },
+            ..world.session(ana.id)
+        })
+        .collect();
+    for sessions in expected.chunks(50) {
+        all(&store, sessions.iter().map(|session| insert_session(session).into()).collect()).await;
+    }
+    expected.sort_by_key(|session| std::cmp::Reverse((session.created_at, session.id)));
+    let ids = |sessions: &[Session]| sessions.iter().map(|session| session.id).collect::<Vec<_>>();
+    for count in [203, 201, 200, 199] {
+        while expected.len() > count {
+            let id = expected.remove(100).id;
+            must(&store, AccountChange::EndSession { account: ana.id, id }).await;
+        }
+        let found = store.sessions_of(ana.id).await.unwrap();
+        let newest = &expected[..count.min(200)];
+        let what = format!("of {count} sessions not the newest 200 are listed, newest first and then by id");
+        same(&ids(&found), &ids(newest), &what);
+        same(&found.as_slice(), &newest, "a session has other values in a list");
+    }
+}
+
+/// A session is found by its bearer token with the present state of its account.
+pub async fn a20_session_has_the_present_state_of_its_account(store: impl Store) {
+    let world = World::default();
+    let mut ana = world.account("ana");
+    must(&store, AccountChange::Insert(ana.clone())).await;
+    let [session, other] = sessions(&store, &world, ana.id).await;
+    for n in 0..3 {
+        for session in [&session, &other] {
+            let found = store.session_by_token(&session.token).await.unwrap();
+            let expected = Some((session.clone(), ana.clone()));
+            same(&found, &expected, "a session does not have the present state of its account");
+        }
+        ana = Account {
+            email: world.email(&format!("ana{n}")),
+            password: (n == 1).then(|| PasswordHash::from_stored("new")),
+            deletion_due: (n != 1).then(|| world.later(9)),
+            ..ana
+        };
+        must(&store, AccountChange::Update(ana.clone())).await;
+        ana.version += 1;
+    }
+}
+
+/// Links of tokens and bearer tokens of sessions are unique; all 32 bytes are compared.
+pub async fn a21_link_and_bearer_token_are_unique(store: impl Store) {
+    let world = World::default();
+    let account = world.account("ana");
+    must(&store, AccountChange::Insert(account.clone())).await;
+    let token_with = |link: Digest| Token { link, ..world.token(TokenKind::SignIn, "ana") };
+    let session_with = |token: Digest| Session { token, ..world.session(account.id) };
+    let (mut tokens, mut sessions) = (Vec::new(), Vec::new());
+    for similar in similar_digests() {
+        let found = store.token_by_link(&similar).await.unwrap();
+        same(&found, &None, "a token is found by a similar link");
+        let found = store.session_by_token(&similar).await.unwrap();
+        same(&found, &None, "a session is found by a similar bearer token");
+        let (token, session) = (token_with(similar), session_with(similar));
+        accepted(&store, AccountChange::InsertToken(token.clone()), "a link is taken for a similar one")
+            .await;
+        accepted(&store, insert_session(&session), "a bearer token is taken for a similar one").await;
+        tokens.push(token);
+        sessions.push(session);
+    }
+    let same_id = Token { id: tokens[0].id, ..world.token(TokenKind::SignUp, "ben") };
+    let same_link = token_with(tokens[0].link);
+    for (second, what) in
+        [(same_id, "a token with a used id is added"), (same_link, "a token with a used link is added")]
+    {
+        let conflict = Conflict::TokenExists(second.id);
+        refused(&store, AccountChange::InsertToken(second), conflict, what).await;
+    }
+    let second = session_with(sessions[0].token);
+    let conflict = Conflict::SessionExists(second.id);
+    refused(&store, insert_session(&second), conflict, "a session with a used bearer token is added").await;
+    for token in tokens {
+        let found = store.token_by_link(&token.link).await.unwrap();
+        same(&found, &Some(token), "a token is found by a similar link");
+    }
+    for session in sessions {
+        let found = store.session_by_token(&session.token).await.unwrap().map(|(session, _)| session);
+        same(&found, &Some(session), "a session is found by a similar bearer token");
+    }
 }

@@ -36,6 +36,7 @@ pub mod password_hasher;
 pub mod presence;
 pub mod renderer;
 mod run;
+mod samples;
 pub mod store;
 pub mod timeline;
 pub mod upload;
@@ -114,7 +115,9 @@ macro_rules! store {
                 a11_purge_removes_at_most_cap_expired_rows, a12_due_accounts_are_listed_earliest_first,
                 a13_session_requires_an_unchanged_account, a14_tokens_end_with_their_session,
                 a15_each_form_of_a_token_is_redeemed_once, a16_tally_counts_up_to_its_limit,
-                a17_only_tokens_of_present_sessions_are_returned;
+                a17_only_tokens_of_present_sessions_are_returned,
+                a18_token_session_and_tally_fields_read_back, a19_sessions_are_listed_newest_first,
+                a20_session_has_the_present_state_of_its_account, a21_link_and_bearer_token_are_unique;
             pairing: p1_account_is_in_at_most_one_couple, p2_both_members_are_paired_or_neither,
                 p3_invite_is_closed_once, p4_address_pair_has_one_open_invite,
                 p5_paired_account_cannot_invite, p6_withdrawal_closes_all_open_invites,

@@ -1,10 +1,11 @@
 //! Sample data for the checks.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use couple_core::{
-    AccountId, Change, Clock, CommitError, Committed, Conflict, CoupleId, DisplayName, EmailAddress,
-    InviteId, JobId, ManualClock, MediaId, SeededEntropy, SessionId, Store, Timestamp, TokenId, UploadId,
+    AccountId, Change, ChangeResult, Clock, CommitError, Committed, Conflict, CoupleId, DisplayName,
+    EmailAddress, InviteId, JobId, ManualClock, MediaId, SeededEntropy, SessionId, Store, Timestamp, TokenId,
+    UploadId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     digest,
     job::{ClaimedJob, JobChange, NewJob},
@@ -325,4 +326,31 @@ pub(crate) async fn claim(
 
 pub(crate) fn insert(account: &Account) -> Change {
     AccountChange::Insert(account.clone()).into()
+}
+
+/// Fails with `what` and both values if a read did not return what it must.
+#[track_caller]
+pub(crate) fn same<T: PartialEq + Debug>(found: &T, expected: &T, what: &str) {
+    assert!(found == expected, "{what}: {found:?} instead of {expected:?}");
+}
+
+/// Commits a change, and fails with `what` if it does not succeed.
+pub(crate) async fn accepted(store: &impl Store, change: impl Into<Change>, what: &str) {
+    if let Err(error) = store.commit(vec![change.into()]).await {
+        panic!("{what}: {error}");
+    }
+}
+
+/// Commits a change, and fails with `what` if it does not end with this conflict.
+pub(crate) async fn refused(store: &impl Store, change: impl Into<Change>, expected: Conflict, what: &str) {
+    match store.commit(vec![change.into()]).await {
+        Err(CommitError::Conflict(conflict)) if conflict == expected => {}
+        other => panic!("{what}: {other:?} instead of the conflict {expected:?}"),
+    }
+}
+
+/// Commits a change, and fails with `what` if it does not affect this number of rows.
+pub(crate) async fn affects(store: &impl Store, change: impl Into<Change>, expected: u64, what: &str) {
+    let rows = must(store, change).await.results().to_vec();
+    same(&rows.as_slice(), &[ChangeResult::RowsAffected(expected)].as_slice(), what);
 }

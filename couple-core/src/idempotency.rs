@@ -59,8 +59,8 @@ pub enum IdempotencyChange {
 /// Reads of the recorded outcomes, with the guarantees that a store must give.
 ///
 /// * **I1** Of two commits that record the same unexpired scope, one conflicts and writes nothing.
-/// * **I2** An expired record is replaced; a purge removes at most `cap` expired records and returns their
-///   number.
+/// * **I2** An expired record is replaced; a purge removes at most `cap` expired records, those that expired
+///   earliest, and returns their number.
 #[async_trait]
 pub trait IdempotencyReads: Send + Sync {
     /// Record of a scope, expired or not.

@@ -256,7 +256,7 @@ pub enum Conflict {
     /// The account does not exist, or was changed since it was read.
     #[error("account {0} changed")]
     AccountChanged(AccountId),
-    /// A token with this id exists.
+    /// A token with this id or this link exists.
     #[error("token {0} exists")]
     TokenExists(TokenId),
     /// The token does not exist, is used, or had another attempt since it was read.
@@ -265,12 +265,18 @@ pub enum Conflict {
     /// The session has ended.
     #[error("session {0} ended")]
     SessionEnded(SessionId),
+    /// A session with this bearer token exists.
+    #[error("session {0} exists")]
+    SessionExists(SessionId),
     /// The tally has reached its limit.
     #[error("tally is full")]
     TallyFull,
     /// The account is in a couple.
     #[error("account {0} is paired")]
     Paired(AccountId),
+    /// An invite with this code or this link exists.
+    #[error("invite {0} exists")]
+    InviteExists(InviteId),
     /// There is an open invite between the same two addresses.
     #[error("an open invite joins these addresses")]
     InviteCrossed,

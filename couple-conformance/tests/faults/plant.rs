@@ -25,6 +25,11 @@ pub(crate) fn planted(fault: &str) -> bool {
     PLANTED.get() == Some(fault) || PLANTED_IN_RUN.as_deref() == Some(fault)
 }
 
+/// Rest of the planted fault's name after the name of a column.
+pub(crate) fn planted_kind(column: &str) -> Option<&'static str> {
+    PLANTED.get().or(PLANTED_IN_RUN.as_deref())?.strip_prefix(column)
+}
+
 /// Name that is unique over all faults, which run concurrently.
 pub(crate) fn place(name: &str) -> String {
     format!("{} {name}", PLANTED.get().unwrap_or("none"))
@@ -71,9 +76,35 @@ pub(crate) fn expect_found(faults: &[Fault]) {
     assert!(missed.is_empty(), "{} of {} faults:\n{}", missed.len(), faults.len(), missed.join("\n"));
 }
 
-/// Names of the faults that a source file plants.
+/// Names of the faults that a source file plants, and of the columns that it plants faults in.
 pub(crate) fn planted_in(source: &str) -> BTreeSet<&str> {
-    source.split("planted(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect()
+    // Functions whose first parameter is a fault, or a column.
+    let calls = [
+        "planted(",
+        "column::time(",
+        "column::number(",
+        "column::text(",
+        "column::digest(",
+        "column::same(",
+        "column::limit(",
+        "column::before(",
+        ".owner(",
+        ".mailed(",
+        ".as_seen(",
+        ".live_tally(",
+        "similar(",
+        "rows(",
+        "planted_kind(",
+    ];
+    let after = |call| source.split(call).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+    calls.into_iter().flat_map(after).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+/// Whether a test names a fault, or the column and the kind of which its name is made.
+pub(crate) fn expects(test: &str, fault: &str) -> bool {
+    let parts = fault.match_indices('-').map(|(at, _)| fault.split_at(at));
+    let is_named = |name: &str| test.contains(&format!("\"{name}\""));
+    is_named(fault) || parts.into_iter().any(|(column, kind)| is_named(column) && is_named(kind))
 }
 
 /// Defines a test that plants faults in an engine, one after another. Each is a row: its name, the check that finds it, and words of
@@ -96,3 +127,23 @@ macro_rules! faults {
     };
 }
 pub(crate) use faults;
+
+/// As [`faults!`], for faults of a column: each row is the column, the kinds of its faults, the check and the words.
+macro_rules! column_faults {
+    ($engine:expr; $($column:literal [$($kind:literal)+]: $area:ident::$check:ident, $words:literal;)+) => {
+        #[test]
+        fn planted_faults_of_columns_are_found() {
+            $crate::plant::expect_found(&[$($($crate::plant::Fault {
+                name: concat!($column, $kind),
+                words: $words,
+                check: || couple_conformance::outcome(
+                    stringify!($check),
+                    || $crate::plant::runtime(concat!($column, $kind)),
+                    |_| async { $engine },
+                    |engine| couple_conformance::$area::$check(engine),
+                ),
+            }),+),+]);
+        }
+    };
+}
+pub(crate) use column_faults;

@@ -29,8 +29,8 @@ pub enum AccountChange {
     },
     /// Adds a token.
     ///
-    /// Preconditions: its id is unused ([`TokenExists`](crate::Conflict::TokenExists)), and the session that
-    /// it names exists ([`SessionEnded`](crate::Conflict::SessionEnded)).
+    /// Preconditions: the session that it names exists ([`SessionEnded`](crate::Conflict::SessionEnded)), and
+    /// its id and its link are unused ([`TokenExists`](crate::Conflict::TokenExists)).
     InsertToken(Token),
     /// Marks a token as used.
     ///
@@ -140,8 +140,9 @@ pub enum AccountChange {
     },
     /// Adds a session.
     ///
-    /// Precondition: its account still has this version
-    /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that the proof of identity is still valid.
+    /// Preconditions: its account still has this version
+    /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that the proof of identity is still valid; its
+    /// bearer token is unused ([`SessionExists`](crate::Conflict::SessionExists)).
     InsertSession {
         /// Session to add.
         session: Session,
@@ -206,20 +207,24 @@ pub struct SeenToken {
 ///
 /// * **A1** Of two inserts with the same address key one conflicts; keys that differ in any byte do not
 ///   conflict.
-/// * **A2** Every field of an account reads back as it was written; `version` is one higher after each
-///   update.
+/// * **A2** Every field of an account reads back as it was written, by id and by address key; an update
+///   replaces every field, also with none, and increments `version`. A store keeps each time to the
+///   microsecond, before 1970 and after 2038 too, and texts of up to 1,024 bytes. An address key has at most
+///   254 bytes, a display name 64 characters, a locale 35 bytes.
 /// * **A3** An update with an old version conflicts and changes nothing.
 /// * **A4** An update to an address key of another account conflicts.
 /// * **A5** A token is redeemed once: of 50 concurrent commits exactly one succeeds.
 /// * **A6** Each wrong code is counted on every unused token of the kind and address. A token is not redeemed
 ///   by its code if its number of wrong codes has increased since it was read.
-/// * **A7** Open tokens of a kind and address are listed newest first, without used and expired ones.
+/// * **A7** Open tokens of a kind and address are listed newest first, without used and expired ones, at most
+///   32. Those of the same time are ordered by id, the greatest first.
 /// * **A8** Ending tokens ends those of the kind and address, or of the kind and account, except the given
 ///   one, and no others.
 /// * **A9** Ending sessions ends those of the account except the given one, and no others.
 /// * **A10** Erasing an account removes its tokens and sessions and frees its address.
-/// * **A11** Purges remove at most `cap` expired rows and return their number.
+/// * **A11** Purges remove at most `cap` expired rows, those that expired earliest, and return their number.
 /// * **A12** Accounts due for deletion are listed page by page, earliest first, at most `limit` per page.
+///   Those of the same time are ordered by id.
 /// * **A13** A session is added only if its account still has the version that was read.
 /// * **A14** Ending a session removes the tokens that it requested, and no token is added for an ended
 ///   session.
@@ -227,6 +232,13 @@ pub struct SeenToken {
 /// * **A16** A tally counts every concurrent count up to its limit, starts again after its expiry, and is
 ///   then purged.
 /// * **A17** Of the given bearer tokens, exactly those with a session that has not been ended are returned.
+/// * **A18** Every field of tokens, sessions and tallies reads back as it was written, as in A2. A label has
+///   at most 200 characters.
+/// * **A19** Sessions of an account are listed newest first, those of the same time by id, the greatest first,
+///   at most 200; expired ones too.
+/// * **A20** A session is found by its bearer token with the present state of its account.
+/// * **A21** Links of tokens and bearer tokens of sessions are unique, and all 32 bytes are compared. A token or
+///   session with the link or bearer token of another one conflicts and does not replace it.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// Account with this id.

@@ -17,7 +17,8 @@ pub enum PairingChange {
     /// and the inviter has no request of [erasure](Self::SetErasure)
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)); fewer than `limit` invites of the inviter are
     /// open at `created_at` ([`TooManyInvites`](crate::Conflict::TooManyInvites)); no open invite, expired or
-    /// not, has its [`pair_key`](Invite::pair_key) ([`InviteCrossed`](crate::Conflict::InviteCrossed)).
+    /// not, has its [`pair_key`](Invite::pair_key) ([`InviteCrossed`](crate::Conflict::InviteCrossed)); no
+    /// invite in any state has its code or its link ([`InviteExists`](crate::Conflict::InviteExists)).
     InsertInvite {
         /// The new invite.
         invite: Invite,
@@ -164,13 +165,15 @@ pub enum PairingChange {
 /// * **P7** Ending a couple increments the epoch, unpairs both members, keeps the couple readable by id, and
 ///   happens once.
 /// * **P8** A change that needs an active couple conflicts after the couple's end.
-/// * **P9** Every field of invites and couples reads back as it was written.
+/// * **P9** Every field of invites, couples, blocks and erasures reads back as it was written. A store keeps
+///   each time to the microsecond, before 1970 and after 2038 too. An address key has at most 254 bytes, a
+///   title or message 200 characters.
 /// * **P10** Blocks are found by the blocker's id and by the blocker's address at the time of the block, in
-///   one direction only.
+///   one direction only. Address keys are compared byte by byte.
 /// * **P11** The couples of an account, including ended ones, are listed newest first. A paged list, in the
 ///   order of ids, returns all of them.
-/// * **P12** A purge removes at most `cap` expired invites and returns their number. Forgetting an account
-///   removes its invites and blocks, at most `cap` of each kind per change, and repeated changes
+/// * **P12** A purge removes at most `cap` expired invites, those that expired earliest, in any state, and
+///   returns their number; couples stay. Forgetting an account removes its invites in any state and its blocks, at most `cap` of each kind per change, and repeated changes
 ///   remove everything.
 /// * **P13** Describing writes only the given fields: concurrent changes of title and anniversary are both
 ///   kept.

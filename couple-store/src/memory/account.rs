@@ -60,7 +60,7 @@ impl AccountTables {
                 {
                     return Err(Conflict::SessionEnded(session));
                 }
-                if self.tokens.has(&token.id) {
+                if self.tokens.has(&token.id) || self.by_link.has(&token.link) {
                     return Err(Conflict::TokenExists(token.id));
                 }
                 self.by_link.put(token.link, token.id);
@@ -126,6 +126,9 @@ impl AccountTables {
             }
             AccountChange::InsertSession { session, version } => {
                 self.current(session.account, version)?;
+                if self.by_bearer.has(&session.token) {
+                    return Err(Conflict::SessionExists(session.id));
+                }
                 self.by_bearer.put(session.token, (session.account, session.id));
                 self.sessions.put((session.account, session.id), session);
             }

@@ -45,10 +45,14 @@ impl PairingTables {
                 if open.take(limit as usize).count() >= limit as usize {
                     return Err(Conflict::TooManyInvites(invite.inviter));
                 }
-                if let Some(pair) = invite.pair_key() {
-                    if self.by_pair.has(&pair) {
-                        return Err(Conflict::InviteCrossed);
-                    }
+                let pair = invite.pair_key();
+                if pair.is_some_and(|pair| self.by_pair.has(&pair)) {
+                    return Err(Conflict::InviteCrossed);
+                }
+                if self.by_code.has(&invite.code) || self.by_link.has(&invite.link) {
+                    return Err(Conflict::InviteExists(invite.id));
+                }
+                if let Some(pair) = pair {
                     self.by_pair.put(pair, invite.id);
                 }
                 self.by_code.put(invite.code, invite.id);

@@ -72,7 +72,8 @@ statements! {
     OPEN_TOKENS = "SELECT ", token!(), " FROM couple_token WHERE email_key = $1 AND kind = $2 AND used_at IS NULL AND expires_at > $3 \
      ORDER BY created_at DESC, id DESC LIMIT 32";
     INSERT_TOKEN = "INSERT INTO couple_token (", token!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17 \
-     FROM (SELECT 1 AS one) AS one WHERE NOT EXISTS (SELECT 1 FROM couple_token WHERE id = $18)";
+     FROM (SELECT 1 AS one) AS one WHERE NOT EXISTS (SELECT 1 FROM couple_token WHERE id = $18) \
+     AND NOT EXISTS (SELECT 1 FROM couple_token WHERE link = $19)";
     HOLD_SESSION = "SELECT 1 FROM couple_session WHERE account_id = $1 AND id = $2 FOR UPDATE"
         => sqlite: "SELECT 1 FROM couple_session WHERE account_id = $1 AND id = $2";
     REDEEM = "UPDATE couple_token SET used_at = $1 WHERE id = $2 ", as_seen!("$3", "$4", "$5");
@@ -95,7 +96,8 @@ statements! {
     PRESENT_SESSIONS = "SELECT token FROM couple_session WHERE token IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
      $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
      $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64)";
-    INSERT_SESSION = "INSERT INTO couple_session (", session!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+    INSERT_SESSION = "INSERT INTO couple_session (", session!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8 FROM (SELECT 1 AS one) AS one \
+     WHERE NOT EXISTS (SELECT 1 FROM couple_session WHERE token = $9)";
     TOUCH = "UPDATE couple_session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
     END_SESSION = "DELETE FROM couple_session WHERE account_id = $1 AND id = $2";
     END_SESSIONS = "DELETE FROM couple_session WHERE account_id = $1 AND id <> $2";
@@ -197,8 +199,9 @@ pub(super) async fn apply<D: Dialect>(
                 .time(session.created_at)
                 .time(session.authenticated_at)
                 .time(session.seen_at)
-                .time(session.expires_at);
-            statement.execute(connection).await?;
+                .time(session.expires_at)
+                .digest(&session.token);
+            require_one_row(statement.execute(connection).await?, Conflict::SessionExists(session.id))?;
         }
         AccountChange::TouchSession { account, id, seen_at } => {
             let statement =
@@ -297,7 +300,8 @@ async fn insert_token<D: Dialect>(connection: &mut TableConnection<'_, D>, token
         .bind(token.network.as_ref().map(|network| network.as_bytes().as_slice()))
         .bind(token.foreign_tries)
         .bind(token.used_form.map(ProofForm::as_str))
-        .bind(token.id.as_uuid());
+        .bind(token.id.as_uuid())
+        .digest(&token.link);
     require_one_row(statement.execute(connection).await?, Conflict::TokenExists(token.id))
 }
 

@@ -51,7 +51,9 @@ statements! {
      UNION ALL SELECT NULL, due_at FROM couple_erasure WHERE account_id = $2";
     INSERT_INVITE = "INSERT INTO couple_invite (pair_key, ", invite!(), ") \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM couple_invite WHERE pair_key = $15)";
+     WHERE NOT EXISTS (SELECT 1 FROM couple_invite WHERE pair_key = $15) \
+     AND NOT EXISTS (SELECT 1 FROM couple_invite WHERE code = $16) AND NOT EXISTS (SELECT 1 FROM couple_invite WHERE link = $17)";
+    CROSSED = "SELECT 1 FROM couple_invite WHERE pair_key = $1";
     CLOSE_INVITE = "UPDATE couple_invite SET state = $1, accepted_by = $2, couple_id = $3, pair_key = NULL WHERE id = $4 AND state = 0";
     WITHDRAW = "UPDATE couple_invite SET state = 3, pair_key = NULL WHERE inviter = $1 AND state = 0";
     FORGET_INVITES = "DELETE FROM couple_invite WHERE id IN (SELECT id FROM couple_invite WHERE inviter = $1 LIMIT $2)"
@@ -308,8 +310,16 @@ async fn insert_invite<D: Dialect>(
         .bind(state)
         .bind(by)
         .bind(couple)
-        .bind(pair);
-    require_one_row(statement.execute(connection).await?, Conflict::InviteCrossed)
+        .bind(pair)
+        .digest(&invite.code)
+        .digest(&invite.link);
+    if statement.execute(connection).await? == 1 {
+        return Ok(());
+    }
+    let crossed = Statement::<D>::new(CROSSED).bind(pair).rows(connection).await?;
+    let conflict =
+        if crossed.is_empty() { Conflict::InviteExists(invite.id) } else { Conflict::InviteCrossed };
+    Err(conflict.into())
 }
 
 async fn pair<D: Dialect>(connection: &mut TableConnection<'_, D>, couple: &Couple) -> Applied {

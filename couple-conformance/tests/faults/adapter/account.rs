@@ -1,15 +1,19 @@
 //! Accounts, mailed tokens and sessions in memory.
 
+use std::{collections::HashMap, time::Duration};
+
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, ChangeResult, Conflict, Digest, EmailKey, Error, SessionId, Timestamp, TokenId,
+    AccountId, ChangeResult, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Error, Label, Locale,
+    SessionId, TimeZoneName, Timestamp, TokenId,
     account::{
-        Account, AccountChange, AccountReads, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
+        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId,
+        Token, TokenKind, Tries,
     },
 };
 
-use super::{FaultyStore, MAX, NIL, system_time, table::Table};
-use crate::planted;
+use super::{FaultyStore, MAX, NIL, column, system_time, table::Table};
+use crate::{plant::planted_kind, planted};
 
 #[derive(Default)]
 pub(super) struct AccountTables {
@@ -17,10 +21,13 @@ pub(super) struct AccountTables {
     by_email: Table<EmailKey, AccountId>,
     tokens: Table<TokenId, Token>,
     by_link: Table<Digest, TokenId>,
-    by_target: Table<(TokenKind, EmailKey, TokenId), ()>,
     sessions: Table<(AccountId, SessionId), Session>,
     by_bearer: Table<Digest, (AccountId, SessionId)>,
     tallies: Table<TallyId, Tally>,
+    /// Accounts as they were when their sessions were added, for a fault.
+    cached: HashMap<SessionId, Account>,
+    /// Every session that was ever added, for a fault.
+    ended: HashMap<SessionId, Session>,
 }
 
 impl AccountTables {
@@ -31,145 +38,540 @@ impl AccountTables {
     pub(super) fn apply(&mut self, change: AccountChange) -> Result<ChangeResult, Conflict> {
         match change {
             AccountChange::Insert(account) => {
-                if self.accounts.has(&account.id) || self.by_email.has(account.email.key()) {
+                if self.accounts.has(&account.id) && !planted("account-insert-replaces-the-same-id") {
                     return Err(Conflict::AccountExists);
                 }
-                self.by_email.put(account.email.key().clone(), account.id);
-                self.accounts.put(account.id, account);
-            }
-            AccountChange::Update(account) => {
-                let before = self.current(account.id, account.version)?;
-                if self.by_email.get(account.email.key()).is_some_and(|owner| *owner != account.id) {
-                    return Err(Conflict::AccountExists);
-                }
-                self.by_email.remove(before.email.key());
-                self.by_email.put(account.email.key().clone(), account.id);
-                self.accounts.put(account.id, Account { version: account.version + 1, ..account });
-            }
-            AccountChange::Erase { id, version } => {
-                let account = self.current(id, version)?;
-                self.by_email.remove(account.email.key());
-                self.accounts.remove(&id);
-                self.end_sessions(id, None);
-                for token in self.tokens.purge(u32::MAX, |token| token.account == Some(id), |_| ()) {
-                    self.unindex(&token);
-                }
-            }
-            AccountChange::InsertToken(token) => {
-                if let (Some(account), Some(session)) = (token.account, token.session)
-                    && !self.sessions.has(&(account, session))
+                if self.owner("account-insert", account.email.key()).is_some()
+                    && !planted("account-address-is-not-unique")
                 {
-                    return Err(Conflict::SessionEnded(session));
+                    return Err(Conflict::AccountExists);
                 }
-                if self.tokens.has(&token.id) {
-                    return Err(Conflict::TokenExists(token.id));
-                }
-                self.by_link.put(token.link, token.id);
-                self.by_target.put((token.kind, token.email.key().clone(), token.id), ());
-                self.tokens.put(token.id, token);
+                self.put_account(account);
             }
+            AccountChange::Update(account) => self.update(account)?,
+            AccountChange::Erase { id, version } => self.erase(id, version)?,
+            AccountChange::InsertToken(token) => self.insert_token(token)?,
             AccountChange::RedeemToken { id, seen, at } => {
-                let token = self.as_seen(id, seen)?;
-                self.tokens.put(id, Token { used_at: Some(at), ..token });
+                let token = match self.as_seen("redeem", id, seen) {
+                    Ok(token) => token,
+                    Err(conflict) => match self.tokens.get(&id) {
+                        Some(token) if planted("redeem-of-a-used-token-succeeds") => token.clone(),
+                        _ => return Err(conflict),
+                    },
+                };
+                if planted("redeem-removes-the-token") {
+                    self.tokens.remove(&id);
+                } else if !planted("redeem-writes-nothing") {
+                    self.put_token(Token { used_at: Some(at), ..token });
+                }
             }
             AccountChange::RequireToken { id, seen } => {
-                self.as_seen(id, seen)?;
+                let token = self.as_seen("require-token", id, seen);
+                if planted("require-token-always-succeeds") {
+                    return Ok(ChangeResult::Applied);
+                }
+                if planted("require-token-redeems-it") {
+                    let created_at = token.clone()?.created_at;
+                    self.put_token(Token { used_at: Some(created_at), ..token.clone()? });
+                }
+                token?;
             }
             AccountChange::RedeemForm { id, seen, form, account } => {
-                let token = self.as_seen(id, seen)?;
-                self.tokens.put(id, Token { used_form: Some(form), account: Some(account), ..token });
+                let token = self.as_seen("redeem-form", id, seen)?;
+                let form = match form {
+                    ProofForm::Code if planted("redeem-form-stores-the-other-form") => ProofForm::Link,
+                    ProofForm::Link if planted("redeem-form-stores-the-other-form") => ProofForm::Code,
+                    form => form,
+                };
+                let used_at = planted("redeem-form-uses-both-forms").then_some(token.created_at);
+                let account =
+                    if planted("redeem-form-forgets-the-account") { token.account } else { Some(account) };
+                self.put_token(Token { used_form: Some(form), account, used_at, ..token });
             }
             AccountChange::CountTries { kind, email, network, at } => {
-                for mut token in self.mailed(kind, &email) {
-                    if token.used_at.is_some() || token.code_expires_at <= at {
+                let tokens = self.mailed("count-tries", kind, &email);
+                let most = if planted("count-tries-of-one-token-only") { 1 } else { usize::MAX };
+                for mut token in tokens.into_iter().take(most) {
+                    if (token.used_at.is_some() && !planted("count-tries-of-used-tokens"))
+                        || !column::before("count-tries-of-expired-codes", at, token.code_expires_at)
+                    {
                         continue;
                     }
-                    let own = token.network == Some(network);
+                    let own = match token.network {
+                        None => planted("count-tries-without-a-network-as-own"),
+                        Some(_) if planted("count-tries-always-as-own") => true,
+                        Some(_) if planted("count-tries-always-as-foreign") => false,
+                        Some(of) => of == network,
+                    };
                     *(if own { &mut token.tries } else { &mut token.foreign_tries }) += 1;
-                    self.tokens.put(token.id, token);
+                    if planted("count-tries-in-both-counts") && own {
+                        token.foreign_tries += 1;
+                    }
+                    self.put_token(token);
                 }
             }
             AccountChange::EndTokens { kind, email, except, at } => {
-                for token in self.mailed(kind, &email) {
-                    if token.used_at.is_none() && Some(token.id) != except {
-                        self.tokens.put(token.id, Token { used_at: Some(at), ..token });
+                for token in self.mailed("end-tokens", kind, &email) {
+                    if (token.used_at.is_none() || planted("end-tokens-changes-used-ones"))
+                        && (Some(token.id) != except || planted("end-tokens-ends-the-excepted-one"))
+                    {
+                        let at = if planted("end-tokens-at-another-time") { token.created_at } else { at };
+                        self.put_token(Token { used_at: Some(at), ..token });
                     }
                 }
             }
             AccountChange::EndTokensOf { account, kind, except, at } => {
                 let of = |token: &&Token| {
-                    token.account == Some(account)
-                        && token.kind == kind
-                        && token.used_at.is_none()
-                        && Some(token.id) != except
+                    (token.account == Some(account) || planted("end-tokens-of-every-account"))
+                        && (token.kind == kind || planted("end-tokens-of-every-kind"))
+                        && (token.used_at.is_none() || planted("end-tokens-of-changes-used-ones"))
+                        && (Some(token.id) != except || planted("end-tokens-of-ends-the-excepted-one"))
                 };
-                for token in self.tokens.values().filter(of).cloned().collect::<Vec<_>>() {
-                    self.tokens.put(token.id, Token { used_at: Some(at), ..token });
+                let most = if planted("end-tokens-of-ends-one-only") { 1 } else { usize::MAX };
+                for token in self.tokens.values().filter(of).take(most).cloned().collect::<Vec<_>>() {
+                    self.put_token(Token { used_at: Some(at), ..token });
                 }
             }
             AccountChange::CountTally { id, below, at, expires_at } => {
-                let tally = self.live_tally(id, at).unwrap_or(Tally { count: 0, expires_at });
-                if tally.count >= below {
+                let live = self.live_tally("count-tally", id, at);
+                if planted("count-tally-is-full-with-an-expired-one")
+                    && live.is_none()
+                    && self.tallies.has(&id)
+                {
                     return Err(Conflict::TallyFull);
                 }
-                self.tallies.put(id, Tally { count: tally.count + 1, ..tally });
+                let tally = live.unwrap_or(Tally { count: 0, expires_at });
+                if tally.count >= below
+                    && !planted("count-tally-ignores-the-limit")
+                    && !(planted("count-tally-limit-is-one-more") && tally.count == below)
+                    && !(planted("count-tally-first-count-is-free") && live.is_none())
+                {
+                    return Err(Conflict::TallyFull);
+                }
+                let expires_at =
+                    if planted("count-tally-extends-the-expiry") { expires_at } else { tally.expires_at };
+                let count = match self.tallies.get(&id) {
+                    Some(expired) if planted("count-tally-keeps-an-expired-count") => expired.count,
+                    _ => tally.count,
+                };
+                self.put_tally(id, Tally { count: count + 1, expires_at });
             }
             AccountChange::RequireTally { id, below, at } => {
-                if self.live_tally(id, at).map_or(0, |tally| tally.count) >= below {
+                let live = self.live_tally("require-tally", id, at);
+                let count = live.map_or(0, |tally| tally.count);
+                if planted("require-tally-counts") {
+                    self.put_tally(
+                        id,
+                        Tally { count: count + 1, expires_at: at.plus(Duration::from_secs(99)) },
+                    );
+                }
+                let full =
+                    if planted("require-tally-limit-is-one-more") { count > below } else { count >= below };
+                if full && !planted("require-tally-always-succeeds") {
+                    return Err(Conflict::TallyFull);
+                }
+                if live.is_none() && planted("require-tally-needs-a-tally") {
                     return Err(Conflict::TallyFull);
                 }
             }
-            AccountChange::PutTally { id, tally } => self.tallies.put(id, tally),
+            AccountChange::PutTally { id, tally } => match self.tallies.get(&id).copied() {
+                Some(before) if planted("put-tally-keeps-an-existing-one") => self.put_tally(id, before),
+                Some(before) if planted("put-tally-adds-the-counts") => {
+                    self.put_tally(id, Tally { count: before.count + tally.count, ..tally });
+                }
+                Some(before) if planted("put-tally-keeps-the-expiry") => {
+                    self.put_tally(id, Tally { count: tally.count, ..before });
+                }
+                Some(before) if planted("put-tally-keeps-the-greater-count") => {
+                    self.put_tally(id, Tally { count: tally.count.max(before.count), ..tally });
+                }
+                _ => self.put_tally(id, tally),
+            },
             AccountChange::PurgeTallies { before, cap } => {
-                let purged =
-                    self.tallies.purge(cap, |tally| tally.expires_at < before, |tally| tally.expires_at);
-                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
+                let cap = if planted("purge-tallies-ignores-the-cap") { u32::MAX } else { cap };
+                let newest = if planted("purge-tallies-newest-first") { -1 } else { 1 };
+                let purged = self.tallies.purge(
+                    cap,
+                    |tally| column::before("purge-tallies", tally.expires_at, before),
+                    |tally| newest * tally.expires_at.micros(),
+                );
+                return Ok(rows("purge-tallies", purged.len()));
             }
             AccountChange::InsertSession { session, version } => {
-                self.current(session.account, version)?;
-                self.by_bearer.put(session.token, (session.account, session.id));
-                self.sessions.put((session.account, session.id), session);
+                if !self.accounts.has(&session.account) && planted("session-of-no-account") {
+                    self.put_session(session);
+                    return Ok(ChangeResult::Applied);
+                }
+                if planted("session-ignores-the-version") {
+                    self.accounts.get(&session.account).ok_or(Conflict::AccountChanged(session.account))?;
+                } else {
+                    self.current(session.account, version)?;
+                }
+                if planted("session-replaces-others") {
+                    self.end_sessions(session.account, None);
+                }
+                if self.by_bearer.has(&session.token) && !planted("session-bearer-is-not-unique") {
+                    return Err(Conflict::SessionExists(session.id));
+                }
+                self.put_session(session);
             }
             AccountChange::TouchSession { account, id, seen_at } => {
-                if let Some(session) = self.sessions.get(&(account, id)).cloned() {
-                    self.sessions.put((account, id), Session { seen_at, ..session });
+                let touched: Vec<Session> = match self.sessions.get(&(account, id)) {
+                    _ if planted("touch-every-session") => self.sessions_of(account).cloned().collect(),
+                    Some(session) => vec![session.clone()],
+                    None if planted("touch-restores-an-ended-session") => self
+                        .ended
+                        .get(&id)
+                        .filter(|ended| ended.account == account)
+                        .cloned()
+                        .into_iter()
+                        .collect(),
+                    None if planted("touch-ignores-the-account") => {
+                        self.sessions.values().filter(|session| session.id == id).cloned().collect()
+                    }
+                    None => Vec::new(),
+                };
+                for session in touched {
+                    let longer = seen_at.since(session.seen_at);
+                    let authenticated_at =
+                        if planted("touch-authenticates") { seen_at } else { session.authenticated_at };
+                    let expires_at = if planted("touch-extends-the-expiry") {
+                        session.expires_at.plus(longer)
+                    } else {
+                        session.expires_at
+                    };
+                    let seen_at = if planted("touch-writes-nothing") { session.seen_at } else { seen_at };
+                    self.put_session(Session { seen_at, authenticated_at, expires_at, ..session });
                 }
             }
             AccountChange::EndSession { account, id } => {
-                self.end_session(account, id);
-                self.remove_tokens(account, |session| session == id);
+                let of = self.sessions.values().find(|one| one.id == id).map(|one| one.account);
+                match of {
+                    Some(of) if planted("end-session-ignores-the-account") => self.end_session(of, id),
+                    _ if planted("end-session-ends-all") => self.end_sessions(account, None),
+                    _ if planted("end-session-writes-nothing") => {}
+                    _ => self.end_session(account, id),
+                }
+                if planted("end-session-removes-tokens-of-all") {
+                    self.remove_tokens(account, |_| true);
+                } else if !planted("end-session-keeps-its-tokens") {
+                    self.remove_tokens(account, |session| session == id);
+                }
             }
             AccountChange::EndSessions { account, except } => {
-                self.end_sessions(account, except);
-                self.remove_tokens(account, |session| Some(session) != except);
+                let except = if planted("end-sessions-ends-the-excepted-one") { None } else { except };
+                if planted("end-sessions-of-every-account") {
+                    let all: Vec<_> = self.sessions.values().map(|one| (one.account, one.id)).collect();
+                    for (of, id) in all {
+                        if Some(id) != except {
+                            self.end_session(of, id);
+                        }
+                    }
+                } else if planted("end-sessions-ends-one-only") {
+                    let other = self.sessions_of(account).map(|one| one.id).find(|id| Some(*id) != except);
+                    if let Some(id) = other {
+                        self.end_session(account, id);
+                    }
+                } else if !(planted("end-sessions-needs-an-exception") && except.is_none()) {
+                    self.end_sessions(account, except);
+                }
+                if planted("end-sessions-removes-all-tokens") {
+                    for token in self.tokens.purge(u32::MAX, |token| token.account == Some(account), |_| ()) {
+                        self.unindex(&token);
+                    }
+                } else if !planted("end-sessions-keeps-tokens") {
+                    self.remove_tokens(account, |session| Some(session) != except);
+                }
             }
             AccountChange::PurgeTokens { before, cap } => {
-                let purged =
-                    self.tokens.purge(cap, |token| token.expires_at < before, |token| token.expires_at);
+                let cap = if planted("purge-tokens-ignores-the-cap") { u32::MAX } else { cap };
+                let newest = if planted("purge-tokens-newest-first") { -1 } else { 1 };
+                let expiry = |token: &Token| {
+                    if planted("purge-tokens-by-the-expiry-of-the-code") {
+                        token.code_expires_at
+                    } else {
+                        token.expires_at
+                    }
+                };
+                let purged = self.tokens.purge(
+                    cap,
+                    |token| {
+                        column::before("purge-tokens", expiry(token), before)
+                            && !(planted("purge-tokens-keeps-unused-ones") && token.used_at.is_none())
+                    },
+                    |token| newest * expiry(token).micros(),
+                );
                 for token in &purged {
                     self.unindex(token);
                 }
-                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
+                return Ok(rows("purge-tokens", purged.len()));
             }
             AccountChange::PurgeSessions { before, idle, cap } => {
+                let most = if planted("purge-sessions-ignores-the-cap") { u32::MAX } else { cap };
+                let newest = if planted("purge-sessions-newest-first") { -1 } else { 1 };
                 let mut purged = self.sessions.purge(
-                    cap,
-                    |session| session.expires_at < before,
-                    |session| session.expires_at,
+                    most,
+                    |session| column::before("purge-sessions", session.expires_at, before),
+                    |session| newest * session.expires_at.micros(),
                 );
-                let left = cap.saturating_sub(u32::try_from(purged.len()).unwrap_or(cap));
-                purged.extend(self.sessions.purge(
-                    left,
-                    |session| session.seen_at < idle,
-                    |session| session.seen_at,
-                ));
-                for session in &purged {
-                    self.by_bearer.remove(&session.token);
+                let left = most.saturating_sub(u32::try_from(purged.len()).unwrap_or(cap));
+                let left = if planted("purge-sessions-caps-each-kind") { cap } else { left };
+                if !planted("purge-sessions-keeps-unused-ones") {
+                    purged.extend(self.sessions.purge(
+                        left,
+                        |session| column::before("purge-unused-sessions", session.seen_at, idle),
+                        |session| newest * session.seen_at.micros(),
+                    ));
                 }
-                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
+                if !planted("purge-sessions-keeps-bearers") {
+                    for session in &purged {
+                        self.by_bearer.remove(&session.token);
+                    }
+                }
+                return Ok(rows("purge-sessions", purged.len()));
             }
         }
         Ok(ChangeResult::Applied)
+    }
+
+    fn put_account(&mut self, account: Account) {
+        let key = EmailKey::from_stored(column::text("account-address-key", account.email.key().as_str()));
+        let mut account = Account {
+            email: EmailAddress::from_stored(
+                column::text("account-address", account.email.as_str()),
+                key.clone(),
+            ),
+            display_name: DisplayName::from_stored(column::text(
+                "account-display-name",
+                account.display_name.as_str(),
+            )),
+            locale: account
+                .locale
+                .map(|locale| Locale::from_stored(column::text("account-locale", locale.as_str()))),
+            time_zone: account
+                .time_zone
+                .map(|zone| TimeZoneName::from_stored(column::text("account-time-zone", zone.as_str()))),
+            birthday: account
+                .birthday
+                .filter(|day| !planted("account-birthday-before-1970-is-lost") || day.as_str() > "1970"),
+            password: account
+                .password
+                .map(|hash| PasswordHash::from_stored(column::text("account-password", hash.as_str()))),
+            created_at: column::time("account-created-at", account.created_at),
+            deletion_due: account.deletion_due.map(|at| column::time("account-deletion-due", at)),
+            version: column::number("account-version", account.version),
+            ..account
+        };
+        if planted("account-times-are-swapped")
+            && let Some(due) = account.deletion_due
+        {
+            account.deletion_due = Some(std::mem::replace(&mut account.created_at, due));
+        }
+        if planted("account-locale-and-time-zone-are-swapped")
+            && let (Some(locale), Some(zone)) = (&account.locale, &account.time_zone)
+        {
+            let swapped = (zone.as_str().to_owned(), locale.as_str().to_owned());
+            account.locale = Some(Locale::from_stored(swapped.0));
+            account.time_zone = Some(TimeZoneName::from_stored(swapped.1));
+        }
+        if planted("account-address-is-stored-as-its-key") {
+            account.email = EmailAddress::from_stored(key.as_str(), key.clone());
+        }
+        self.by_email.put(key, account.id);
+        self.accounts.put(account.id, account);
+    }
+
+    fn update(&mut self, account: Account) -> Result<(), Conflict> {
+        let stored = self.accounts.get(&account.id).cloned();
+        let before = match stored {
+            None if planted("account-update-inserts-a-missing-one") => {
+                self.put_account(account);
+                return Ok(());
+            }
+            Some(stored) if planted("account-update-ignores-the-version") => stored,
+            Some(stored)
+                if planted("account-update-accepts-newer-versions") && stored.version <= account.version =>
+            {
+                stored
+            }
+            _ => self.current(account.id, account.version)?,
+        };
+        match self.owner("account-update", account.email.key()) {
+            Some(owner) if owner != account.id && !planted("account-update-takes-a-taken-address") => {
+                return Err(Conflict::AccountExists);
+            }
+            Some(_) if planted("account-update-to-its-own-address-conflicts") => {
+                return Err(Conflict::AccountExists);
+            }
+            _ => {}
+        }
+        if !planted("account-update-keeps-the-old-address") {
+            self.by_email.remove(before.email.key());
+        }
+        let mut next = account;
+        macro_rules! stays {
+            ($($skips:literal, $coalesces:literal: $field:ident;)+) => {$(
+                if planted($skips) || (planted($coalesces) && next.$field.is_none()) {
+                    next.$field.clone_from(&before.$field);
+                }
+            )+};
+        }
+        stays! {
+            "account-update-skips-the-locale", "account-update-keeps-the-locale": locale;
+            "account-update-skips-the-time-zone", "account-update-keeps-the-time-zone": time_zone;
+            "account-update-skips-the-birthday", "account-update-keeps-the-birthday": birthday;
+            "account-update-skips-the-password", "account-update-keeps-the-password": password;
+            "account-update-skips-the-deletion", "account-update-keeps-the-deletion": deletion_due;
+        }
+        if planted("account-update-skips-the-display-name") {
+            next.display_name = before.display_name.clone();
+        }
+        if planted("account-update-skips-the-time-of-creation") {
+            next.created_at = before.created_at;
+        }
+        if planted("account-update-skips-the-address-as-typed") {
+            next.email = EmailAddress::from_stored(before.email.as_str(), next.email.key().clone());
+        }
+        if planted("account-update-skips-the-address") {
+            next.email = before.email.clone();
+        }
+        let version =
+            if planted("account-update-keeps-the-version") { before.version } else { before.version + 1 };
+        self.put_account(Account { version, ..next });
+        Ok(())
+    }
+
+    fn erase(&mut self, id: AccountId, version: i64) -> Result<(), Conflict> {
+        let account = match self.accounts.get(&id) {
+            None if planted("erase-of-a-missing-account-succeeds") => return Ok(()),
+            Some(stored) if planted("erase-ignores-the-version") => stored.clone(),
+            _ => self.current(id, version)?,
+        };
+        if !planted("erase-keeps-the-address") {
+            self.by_email.remove(account.email.key());
+        }
+        self.accounts.remove(&id);
+        if !planted("erase-keeps-sessions") {
+            self.end_sessions(id, None);
+        }
+        if planted("erase-ends-all-sessions") {
+            for (of, session) in self.sessions.iter().map(|(key, _)| *key).collect::<Vec<_>>() {
+                self.end_session(of, session);
+            }
+        }
+        let matches = |token: &Token| {
+            token.account == Some(id)
+                && !planted("erase-keeps-tokens")
+                && !(planted("erase-keeps-tokens-without-a-session") && token.session.is_none())
+                && !(planted("erase-keeps-used-tokens") && token.used_at.is_some())
+                || (planted("erase-removes-tokens-of-the-address")
+                    && token.email.key() == account.email.key())
+                || planted("erase-removes-all-tokens")
+        };
+        for token in self.tokens.purge(u32::MAX, matches, |_| ()) {
+            self.unindex(&token);
+        }
+        Ok(())
+    }
+
+    fn insert_token(&mut self, token: Token) -> Result<(), Conflict> {
+        if let (Some(account), Some(session)) = (token.account, token.session) {
+            let ended = match self.sessions.has(&(account, session)) {
+                true => false,
+                false if planted("token-of-an-ended-session") => false,
+                false if planted("token-of-a-session-of-another-account") => {
+                    !self.sessions.values().any(|one| one.id == session)
+                }
+                false => true,
+            };
+            if ended {
+                return Err(Conflict::SessionEnded(session));
+            }
+        }
+        if self.tokens.has(&token.id) && !planted("token-replaces-the-same-id") {
+            return Err(Conflict::TokenExists(token.id));
+        }
+        if self.by_link.has(&token.link) && !planted("token-link-is-not-unique") {
+            return Err(Conflict::TokenExists(token.id));
+        }
+        self.put_token(token);
+        Ok(())
+    }
+
+    fn put_token(&mut self, token: Token) {
+        let key = EmailKey::from_stored(column::text("token-address-key", token.email.key().as_str()));
+        let mut token = Token {
+            email: EmailAddress::from_stored(
+                column::text("token-address", token.email.as_str()),
+                key.clone(),
+            ),
+            link: column::digest("token-link", token.link),
+            network: token.network.map(|network| column::digest("token-network", network)),
+            tries: column::number("token-tries", token.tries),
+            foreign_tries: column::number("token-foreign-tries", token.foreign_tries),
+            display_name: token
+                .display_name
+                .map(|name| DisplayName::from_stored(column::text("token-display-name", name.as_str()))),
+            locale: token
+                .locale
+                .map(|locale| Locale::from_stored(column::text("token-locale", locale.as_str()))),
+            created_at: column::time("token-created-at", token.created_at),
+            code_expires_at: column::time("token-code-expires-at", token.code_expires_at),
+            expires_at: column::time("token-expires-at", token.expires_at),
+            used_at: token.used_at.map(|at| column::time("token-used-at", at)),
+            ..token
+        };
+        if planted("token-expiries-are-swapped") {
+            std::mem::swap(&mut token.code_expires_at, &mut token.expires_at);
+        }
+        if planted("token-tries-are-swapped") {
+            std::mem::swap(&mut token.tries, &mut token.foreign_tries);
+        }
+        if planted("token-digests-are-swapped")
+            && let Some(network) = &mut token.network
+        {
+            std::mem::swap(network, &mut token.link);
+        }
+        if planted("token-form-is-lost") {
+            token.used_form = None;
+        }
+        if planted("token-session-is-lost") {
+            token.session = None;
+        }
+        if planted("token-network-is-lost") {
+            token.network = None;
+        }
+        self.by_link.put(token.link, token.id);
+        self.tokens.put(token.id, token);
+    }
+
+    fn put_session(&mut self, session: Session) {
+        let mut session = Session {
+            token: column::digest("session-token", session.token),
+            device: session
+                .device
+                .map(|device| Label::from_stored(column::text("session-device", device.as_str()))),
+            created_at: column::time("session-created-at", session.created_at),
+            authenticated_at: column::time("session-authenticated-at", session.authenticated_at),
+            seen_at: column::time("session-seen-at", session.seen_at),
+            expires_at: column::time("session-expires-at", session.expires_at),
+            ..session
+        };
+        if planted("session-times-are-swapped") {
+            std::mem::swap(&mut session.seen_at, &mut session.authenticated_at);
+        }
+        self.by_bearer.put(session.token, (session.account, session.id));
+        if let Some(account) = self.accounts.get(&session.account) {
+            self.cached.insert(session.id, account.clone());
+        }
+        self.ended.insert(session.id, session.clone());
+        self.sessions.put((session.account, session.id), session);
+    }
+
+    fn put_tally(&mut self, id: TallyId, tally: Tally) {
+        let id = TallyId::from_digest(column::digest("tally-id", *id.as_digest()));
+        let count = column::number("tally-count", tally.count);
+        self.tallies.put(id, Tally { count, expires_at: column::time("tally-expires-at", tally.expires_at) });
     }
 
     fn current(&self, id: AccountId, version: i64) -> Result<Account, Conflict> {
@@ -177,21 +579,39 @@ impl AccountTables {
         account.cloned().ok_or(Conflict::AccountChanged(id))
     }
 
-    fn as_seen(&self, id: TokenId, seen: SeenToken) -> Result<Token, Conflict> {
+    /// Account with this address key, as the look-up `what` compares keys.
+    fn owner(&self, what: &str, key: &EmailKey) -> Option<AccountId> {
+        let equal =
+            || self.by_email.iter().find(|(stored, _)| column::same(what, stored.as_str(), key.as_str()));
+        self.by_email.get(key).copied().or_else(|| equal().map(|(_, id)| *id))
+    }
+
+    fn as_seen(&self, what: &str, id: TokenId, seen: SeenToken) -> Result<Token, Conflict> {
         let token = self.tokens.get(&id).filter(|token| {
-            let tries = match seen.tries {
-                None => true,
-                Some(Tries::Own(tries)) => token.tries == tries,
-                Some(Tries::Foreign(tries)) => token.foreign_tries == tries,
+            let tries = match (seen.tries, planted_kind(what)) {
+                (None, _)
+                | (Some(Tries::Own(_)), Some("-ignores-own-tries"))
+                | (Some(Tries::Foreign(_)), Some("-ignores-foreign-tries")) => true,
+                (Some(Tries::Own(tries) | Tries::Foreign(tries)), Some("-sums-tries")) => {
+                    token.tries + token.foreign_tries == tries
+                }
+                (Some(Tries::Own(tries)), _) => token.tries == tries,
+                (Some(Tries::Foreign(tries)), _) => token.foreign_tries == tries,
             };
-            token.used_at.is_none() && token.used_form == seen.used_form && tries
+            let form = token.used_form == seen.used_form || planted_kind(what) == Some("-ignores-the-form");
+            token.used_at.is_none() && form && tries
         });
         token.cloned().ok_or(Conflict::TokenChanged(id))
     }
 
-    fn live_tally(&self, id: TallyId, at: Timestamp) -> Option<Tally> {
+    fn live_tally(&self, what: &str, id: TallyId, at: Timestamp) -> Option<Tally> {
         let at = if planted("store-tallies-expire-by-its-clock") { system_time() } else { at };
-        self.tallies.get(&id).filter(|tally| tally.expires_at > at).copied()
+        let live = |tally: &&Tally| match planted_kind(what) {
+            Some("-never-expires") => true,
+            Some("-lives-at-its-expiry") => tally.expires_at >= at,
+            _ => tally.expires_at > at,
+        };
+        self.tallies.get(&id).filter(live).copied()
     }
 
     /// Removes the tokens that an account requested in the sessions for which `matches` returns true.
@@ -202,22 +622,24 @@ impl AccountTables {
         }
     }
 
-    fn mailed(&self, kind: TokenKind, email: &EmailKey) -> Vec<Token> {
-        let from = (kind, email.clone(), TokenId::from_uuid(NIL));
-        self.by_target
-            .range(from..)
-            .take_while(|((k, e, _), ())| *k == kind && e == email)
-            .filter_map(|((_, _, id), ())| self.tokens.get(id).cloned())
-            .collect()
+    /// Tokens of a kind and address, as the look-up `what` compares them.
+    fn mailed(&self, what: &str, kind: TokenKind, email: &EmailKey) -> Vec<Token> {
+        let matches = |token: &&Token| {
+            (token.kind == kind || planted_kind(what) == Some("-ignores-the-kind"))
+                && (column::same(what, token.email.key().as_str(), email.as_str())
+                    || planted_kind(what) == Some("-ignores-the-address"))
+        };
+        self.tokens.values().filter(matches).cloned().collect()
     }
 
     fn unindex(&mut self, token: &Token) {
         self.by_link.remove(&token.link);
-        self.by_target.remove(&(token.kind, token.email.key().clone(), token.id));
     }
 
     fn end_session(&mut self, account: AccountId, id: SessionId) {
-        if let Some(session) = self.sessions.remove(&(account, id)) {
+        if let Some(session) = self.sessions.remove(&(account, id))
+            && !planted("ended-sessions-are-still-found")
+        {
             self.by_bearer.remove(&session.token);
         }
     }
@@ -253,7 +675,6 @@ impl AccountTables {
         self.by_email.end(keep);
         self.tokens.end(keep);
         self.by_link.end(keep);
-        self.by_target.end(keep);
         self.sessions.end(keep);
         self.by_bearer.end(keep);
         self.tallies.end(keep);
@@ -270,7 +691,7 @@ impl AccountReads for FaultyStore {
     }
     async fn account_by_email(&self, email: &EmailKey) -> Result<Option<Account>, Error> {
         let tables = &self.state()?.account;
-        Ok(tables.by_email.get(email).and_then(|id| tables.accounts.get(id)).cloned())
+        Ok(tables.owner("account-by-email", email).and_then(|id| tables.accounts.get(&id)).cloned())
     }
     async fn accounts_to_delete(
         &self,
@@ -279,27 +700,54 @@ impl AccountReads for FaultyStore {
         limit: u32,
     ) -> Result<Vec<Account>, Error> {
         let state = self.state()?;
+        let is_on_page = |due: Timestamp, id: AccountId| {
+            after.is_none_or(|(at, last)| match planted_kind("accounts-to-delete") {
+                Some("-page-skips-ties") => due > at,
+                Some("-page-repeats-the-last") => (due, id) >= (at, last),
+                Some("-page-is-by-id") => id > last,
+                Some("-page-is-ignored") => true,
+                _ => (due, id) > (at, last),
+            })
+        };
         let mut due: Vec<Account> = state
             .account
             .accounts
             .values()
-            .filter(|account| {
-                account
-                    .deletion_due
-                    .is_some_and(|due| due <= now && after.is_none_or(|after| (due, account.id) > after))
+            .filter(|account| match account.deletion_due {
+                Some(due) => {
+                    (due < now
+                        || (due == now && !planted("accounts-to-delete-without-those-due-now"))
+                        || planted("accounts-to-delete-with-those-due-later"))
+                        && is_on_page(due, account.id)
+                }
+                None => planted("accounts-to-delete-with-those-without-a-request"),
             })
             .cloned()
             .collect();
-        due.sort_by_key(|account| (account.deletion_due, account.id));
-        due.truncate(limit as usize);
+        match planted_kind("accounts-to-delete") {
+            Some("-latest-first") => {
+                due.sort_by_key(|account| std::cmp::Reverse((account.deletion_due, account.id)))
+            }
+            Some("-by-id") => {}
+            Some("-with-unordered-ties") => {
+                due.sort_by_key(|account| std::cmp::Reverse(account.id));
+                due.sort_by_key(|account| account.deletion_due);
+            }
+            _ => due.sort_by_key(|account| (account.deletion_due, account.id)),
+        }
+        due.truncate(column::limit("accounts-to-delete", limit as usize));
         Ok(due)
     }
     async fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
-        Ok(self.state()?.account.tokens.get(&id).cloned())
+        let token = self.state()?.account.tokens.get(&id).cloned();
+        Ok(token.filter(|token| token.used_at.is_none() || !planted("used-tokens-are-not-found")))
     }
     async fn token_by_link(&self, link: &Digest) -> Result<Option<Token>, Error> {
         let tables = &self.state()?.account;
-        Ok(tables.by_link.get(link).and_then(|id| tables.tokens.get(id)).cloned())
+        let token = tables.by_link.get(link).and_then(|id| tables.tokens.get(id)).cloned();
+        let token =
+            token.or_else(|| similar("token-by-link", link, tables.tokens.values(), |token| token.link));
+        Ok(token.filter(|token| token.used_at.is_none() || !planted("used-tokens-are-not-found-by-link")))
     }
     async fn open_tokens(
         &self,
@@ -307,34 +755,134 @@ impl AccountReads for FaultyStore {
         email: &EmailKey,
         now: Timestamp,
     ) -> Result<Vec<Token>, Error> {
-        let mut open = self.state()?.account.mailed(kind, email);
+        let mut open = self.state()?.account.mailed("open-tokens", kind, email);
         let now = if planted("store-tokens-expire-by-its-clock") { system_time() } else { now };
-        open.retain(|token| token.used_at.is_none() && token.expires_at > now);
-        open.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.id)));
-        open.truncate(32);
+        let expiry = |token: &Token| {
+            if planted("open-tokens-end-with-their-code") { token.code_expires_at } else { token.expires_at }
+        };
+        open.retain(|token| {
+            (token.used_at.is_none() || planted("open-tokens-with-used-ones"))
+                && column::before("open-tokens-with-expired-ones", now, expiry(token))
+        });
+        match planted_kind("open-tokens") {
+            Some("-oldest-first") => open.sort_by_key(|token| (token.created_at, token.id)),
+            Some("-with-unordered-ties") => open.sort_by_key(|token| std::cmp::Reverse(token.created_at)),
+            Some("-by-id") => open.sort_by_key(|token| std::cmp::Reverse(token.id)),
+            Some("-by-expiry") => open.sort_by_key(|token| std::cmp::Reverse((token.expires_at, token.id))),
+            _ => open.sort_by_key(|token| std::cmp::Reverse((token.created_at, token.id))),
+        }
+        if planted("open-tokens-limit-keeps-the-oldest") {
+            open.drain(..open.len().saturating_sub(32));
+        }
+        open.truncate(column::limit("open-tokens", 32));
         Ok(open)
     }
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {
         let tables = &self.state()?.account;
-        Ok(tables
-            .by_bearer
-            .get(token)
-            .and_then(|key| Some((tables.sessions.get(key)?.clone(), tables.accounts.get(&key.0)?.clone())))
-            .filter(|(session, _)| {
-                !planted("store-sessions-expire-by-its-clock") || session.expires_at > system_time()
-            }))
+        let key = tables.by_bearer.get(token).copied().or_else(|| {
+            similar("session-by-token", token, tables.sessions.values(), |session| session.token)
+                .map(|session| (session.account, session.id))
+        });
+        let Some(key) = key else { return Ok(None) };
+        let is_expired = |session: &Session| session.expires_at <= system_time();
+        if planted("store-sessions-expire-by-its-clock") && tables.sessions.get(&key).is_some_and(is_expired)
+        {
+            return Ok(None);
+        }
+        let session = match tables.sessions.get(&key) {
+            Some(session) => session,
+            None if planted("ended-sessions-are-still-found") || planted("purge-sessions-keeps-bearers") => {
+                &tables.ended[&key.1]
+            }
+            None => return Ok(None),
+        };
+        let account = match tables.accounts.get(&key.0) {
+            Some(_) if planted("session-has-a-cached-account") => tables.cached.get(&key.1),
+            Some(account) => Some(account),
+            None if planted("erase-keeps-sessions") => tables.cached.get(&key.1),
+            None => None,
+        };
+        Ok(account.map(|account| (session.clone(), account.clone())))
     }
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let state = self.state()?;
-        Ok(tokens.iter().filter(|token| state.account.by_bearer.get(*token).is_some()).copied().collect())
+        let tables = &state.account;
+        if tokens.is_empty() && planted("present-sessions-of-no-token-are-all") {
+            return Ok(tables.by_bearer.iter().map(|(token, _)| *token).collect());
+        }
+        let most = if planted("present-sessions-are-cut-at-64") { 64 } else { usize::MAX };
+        let is_present = |token: &&Digest| {
+            tables.by_bearer.has(token)
+                || (planted("present-sessions-include-ended-ones")
+                    && tables.ended.values().any(|session| session.token == **token))
+                || planted("present-sessions-are-all-that-are-given")
+        };
+        let mut present: Vec<_> = tokens.iter().take(most).filter(is_present).copied().collect();
+        if planted("present-sessions-lack-the-last-of-a-statement") {
+            present =
+                tokens.chunks(64).flat_map(|some| some.iter().take(63).filter(is_present)).copied().collect();
+        }
+        Ok(present)
     }
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {
-        let mut sessions: Vec<Session> = self.state()?.account.sessions_of(account).cloned().collect();
-        sessions.sort_by_key(|session| std::cmp::Reverse((session.created_at, session.id)));
-        sessions.truncate(200);
+        let state = self.state()?;
+        let mut sessions: Vec<Session> = if planted("sessions-of-every-account") {
+            state.account.sessions.values().cloned().collect()
+        } else {
+            state.account.sessions_of(account).cloned().collect()
+        };
+        match planted_kind("sessions-of") {
+            Some("-oldest-first") => sessions.sort_by_key(|session| (session.created_at, session.id)),
+            Some("-with-unordered-ties") => {
+                sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at))
+            }
+            Some("-by-last-use") => {
+                sessions.sort_by_key(|session| std::cmp::Reverse((session.seen_at, session.id)))
+            }
+            Some("-by-id") => sessions.sort_by_key(|session| std::cmp::Reverse(session.id)),
+            _ => sessions.sort_by_key(|session| std::cmp::Reverse((session.created_at, session.id))),
+        }
+        if planted("sessions-of-limit-keeps-the-oldest") {
+            sessions.drain(..sessions.len().saturating_sub(200));
+        }
+        sessions.truncate(column::limit("sessions-of", 200));
         Ok(sessions)
     }
     async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error> {
-        Ok(self.state()?.account.live_tally(id, now))
+        let state = self.state()?;
+        let tallies = state.account.tallies.iter().map(|(id, tally)| (*id.as_digest(), *tally));
+        let near = similar("tally", id.as_digest(), &tallies.collect::<Vec<_>>(), |(id, _)| *id);
+        Ok(state
+            .account
+            .live_tally("tally", id, now)
+            .or(near.map(|(_, tally)| tally).filter(|tally| tally.expires_at > now)))
     }
+}
+
+/// Number of removed rows, or with a fault another one.
+pub(super) fn rows(name: &str, removed: usize) -> ChangeResult {
+    match planted_kind(name) {
+        Some("-returns-no-number") => ChangeResult::Applied,
+        Some("-returns-one-more") => ChangeResult::RowsAffected(removed as u64 + 1),
+        _ => ChangeResult::RowsAffected(removed as u64),
+    }
+}
+
+/// Row whose digest a faulty comparison takes for the one that it looks for.
+pub(super) fn similar<'a, T: Clone + 'a>(
+    what: &str,
+    sought: &Digest,
+    rows: impl IntoIterator<Item = &'a T>,
+    digest: impl Fn(&T) -> Digest,
+) -> Option<T> {
+    let kind = planted_kind(what)?;
+    let column = match kind {
+        "-ignores-case" => |digest: Digest| digest.as_bytes().to_ascii_lowercase(),
+        "-ends-at-nul" => {
+            |digest: Digest| digest.as_bytes().split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
+        }
+        "-reads-a-prefix" => |digest: Digest| digest.as_bytes()[..16].to_vec(),
+        _ => return None,
+    };
+    rows.into_iter().find(|row| column(digest(row)) == column(*sought)).cloned()
 }

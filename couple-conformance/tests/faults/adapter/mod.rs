@@ -2,6 +2,7 @@
 
 mod account;
 mod bus;
+mod column;
 mod idempotency;
 mod job;
 mod limits;
