@@ -712,7 +712,9 @@ impl View<'_> {
                     let lives = self.get::<Session>(&(account, session))?.is_some();
                     require(lives, Conflict::SessionEnded(session))?;
                 }
-                require(self.get::<Token>(&token.id)?.is_none(), Conflict::TokenExists(token.id))?;
+                let exists =
+                    self.get::<Token>(&token.id)?.is_some() || self.has(&TOKEN_BY_LINK.at(&token.link));
+                require(!exists, Conflict::TokenExists(token.id))?;
                 self.put(&token)?;
             }
             AccountChange::RedeemToken { id, seen, at } => {
@@ -753,6 +755,8 @@ impl View<'_> {
             }
             AccountChange::InsertSession { session, version } => {
                 self.account_of_version(session.account, version)?;
+                let exists = self.has(&SESSION_BY_BEARER_TOKEN.at(&session.token));
+                require(!exists, Conflict::SessionExists(session.id))?;
                 self.put(&session)?;
             }
             AccountChange::TouchSession { account, id, seen_at } => {
@@ -846,6 +850,9 @@ impl View<'_> {
                 require(open.len() < limit as usize, Conflict::TooManyInvites(invite.inviter))?;
                 let crosses = invite.pair_key().is_some_and(|pair| self.has(&OPEN_INVITE_BY_PAIR.at(&pair)));
                 require(!crosses, Conflict::InviteCrossed)?;
+                let exists =
+                    self.has(&INVITE_BY_CODE.at(&invite.code)) || self.has(&INVITE_BY_LINK.at(&invite.link));
+                require(!exists, Conflict::InviteExists(invite.id))?;
                 self.put(&invite)?;
             }
             PairingChange::CloseInvite { id, to } => {
