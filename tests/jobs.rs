@@ -34,6 +34,8 @@ enum Deed {
     FailTwice,
     Never,
     Panic,
+    /// Fails with a very long error.
+    Complain,
     Hang,
     /// Takes some time.
     Slow,
@@ -94,6 +96,9 @@ impl Handler<Deed> for Doer {
             Deed::Never => Err(Error::new(ErrorKind::Rejected, "do").into()),
             Deed::Later(seconds) => Err(JobError::RetryAfter(passing(), Duration::from_secs(seconds))),
             Deed::Panic => panic!("a poison job"),
+            Deed::Complain => {
+                Err(Error::new(ErrorKind::Rejected, "do").context("é\0".repeat(100_000)).into())
+            }
             Deed::Hang => std::future::pending().await,
             Deed::Slow => {
                 self.1.most_attempts.fetch_max(context.attempt, Ordering::SeqCst);
@@ -205,6 +210,17 @@ async fn rejected_job_is_dead_immediately_and_can_be_replayed() {
     shop.backend.ports().commit(vec![replay.into()]).await.unwrap();
     shop.worker.run_until_idle().await.unwrap();
     assert_eq!((shop.runs(), shop.dead().await.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn long_error_of_a_dead_job_is_cut_so_that_every_store_keeps_it() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::Complain).await;
+    shop.worker.run_until_idle().await.unwrap();
+    let dead = shop.dead().await;
+    let error = &dead[0].error;
+    assert!((32 * 1024 - 1..=32 * 1024).contains(&error.len()), "{}", error.len());
+    assert!(error.starts_with("do: rejected: é") && !error.contains('\0'));
 }
 
 #[tokio::test]
