@@ -11,7 +11,7 @@ use crate::{AccountId, CoupleId, Error, MediaId, Timestamp, UploadId};
 /// Blob that holds a range of the bytes of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadPart {
-    /// Name of the blob, without its space.
+    /// Name of the blob, without its space. Contains no blank.
     pub blob: String,
     /// Length in bytes.
     pub bytes: i64,
@@ -164,7 +164,8 @@ impl UploadChange {
 
 /// Reads of resumable uploads, with the guarantees that a store must give.
 ///
-/// * **U1** Every field of an upload reads back as it was written.
+/// * **U1** Every field of an upload reads back as it was written, with any Unicode text: metadata of up to 2,048 bytes, concatenations of
+///   8,000, 200 parts. Times are before 1970 or after 2038 too, with microseconds.
 /// * **U2** Of 50 concurrent appends at the same offset one succeeds; after a claim the previous writer
 ///   cannot append.
 /// * **U3** The unfinished uploads of an account never exceed the limit together, also under 50 concurrent
@@ -172,7 +173,7 @@ impl UploadChange {
 /// * **U4** An upload is finished once. A finished upload takes no bytes and does not count as unfinished.
 /// * **U5** A declared length does not change.
 /// * **U6** Taking over parts, and inserting the upload that has them, is atomic.
-/// * **U7** Expired uploads are listed by expiry, the earliest first; removing an upload twice is no
+/// * **U7** Expired uploads are listed by expiry, the earliest first, then by id; removing an upload twice is no
 ///   conflict. The uploads of an account, and of no other, can be made to expire.
 /// * **U8** An account never has more unfinished uploads than `most`: 50 concurrent inserts add as many as fit; finished ones do not
 ///   count.

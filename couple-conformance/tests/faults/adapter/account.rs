@@ -12,7 +12,7 @@ use couple_core::{
     },
 };
 
-use super::{FaultyStore, MAX, NIL, column, system_time, table::Table};
+use super::{FaultyStore, MAX, NIL, column::column, system_time, table::Table};
 use crate::{plant::planted_kind, planted};
 
 #[derive(Default)]
@@ -93,7 +93,7 @@ impl AccountTables {
                 let most = if planted("count-tries-of-one-token-only") { 1 } else { usize::MAX };
                 for mut token in tokens.into_iter().take(most) {
                     if (token.used_at.is_some() && !planted("count-tries-of-used-tokens"))
-                        || !column::before("count-tries-of-expired-codes", at, token.code_expires_at)
+                        || !column("count-tries-of-expired-codes").is_before(at, token.code_expires_at)
                     {
                         continue;
                     }
@@ -192,7 +192,7 @@ impl AccountTables {
                 let newest = if planted("purge-tallies-newest-first") { -1 } else { 1 };
                 let purged = self.tallies.purge(
                     cap,
-                    |tally| column::before("purge-tallies", tally.expires_at, before),
+                    |tally| column("purge-tallies").is_before(tally.expires_at, before),
                     |tally| newest * tally.expires_at.micros(),
                 );
                 return Ok(rows("purge-tallies", purged.len()));
@@ -296,7 +296,7 @@ impl AccountTables {
                 let purged = self.tokens.purge(
                     cap,
                     |token| {
-                        column::before("purge-tokens", expiry(token), before)
+                        column("purge-tokens").is_before(expiry(token), before)
                             && !(planted("purge-tokens-keeps-unused-ones") && token.used_at.is_none())
                     },
                     |token| newest * expiry(token).micros(),
@@ -311,7 +311,7 @@ impl AccountTables {
                 let newest = if planted("purge-sessions-newest-first") { -1 } else { 1 };
                 let mut purged = self.sessions.purge(
                     most,
-                    |session| column::before("purge-sessions", session.expires_at, before),
+                    |session| column("purge-sessions").is_before(session.expires_at, before),
                     |session| newest * session.expires_at.micros(),
                 );
                 let left = most.saturating_sub(u32::try_from(purged.len()).unwrap_or(cap));
@@ -319,7 +319,7 @@ impl AccountTables {
                 if !planted("purge-sessions-keeps-unused-ones") {
                     purged.extend(self.sessions.purge(
                         left,
-                        |session| column::before("purge-unused-sessions", session.seen_at, idle),
+                        |session| column("purge-unused-sessions").is_before(session.seen_at, idle),
                         |session| newest * session.seen_at.micros(),
                     ));
                 }
@@ -335,31 +335,30 @@ impl AccountTables {
     }
 
     fn put_account(&mut self, account: Account) {
-        let key = EmailKey::from_stored(column::text("account-address-key", account.email.key().as_str()));
+        let key = EmailKey::from_stored(column("account-address-key").text(account.email.key().as_str()));
         let mut account = Account {
             email: EmailAddress::from_stored(
-                column::text("account-address", account.email.as_str()),
+                column("account-address").text(account.email.as_str()),
                 key.clone(),
             ),
-            display_name: DisplayName::from_stored(column::text(
-                "account-display-name",
-                account.display_name.as_str(),
-            )),
+            display_name: DisplayName::from_stored(
+                column("account-display-name").text(account.display_name.as_str()),
+            ),
             locale: account
                 .locale
-                .map(|locale| Locale::from_stored(column::text("account-locale", locale.as_str()))),
+                .map(|locale| Locale::from_stored(column("account-locale").text(locale.as_str()))),
             time_zone: account
                 .time_zone
-                .map(|zone| TimeZoneName::from_stored(column::text("account-time-zone", zone.as_str()))),
+                .map(|zone| TimeZoneName::from_stored(column("account-time-zone").text(zone.as_str()))),
             birthday: account
                 .birthday
                 .filter(|day| !planted("account-birthday-before-1970-is-lost") || day.as_str() > "1970"),
             password: account
                 .password
-                .map(|hash| PasswordHash::from_stored(column::text("account-password", hash.as_str()))),
-            created_at: column::time("account-created-at", account.created_at),
-            deletion_due: account.deletion_due.map(|at| column::time("account-deletion-due", at)),
-            version: column::number("account-version", account.version),
+                .map(|hash| PasswordHash::from_stored(column("account-password").text(hash.as_str()))),
+            created_at: column("account-created-at").time(account.created_at),
+            deletion_due: account.deletion_due.map(|at| column("account-deletion-due").time(at)),
+            version: column("account-version").number(account.version),
             ..account
         };
         if planted("account-times-are-swapped")
@@ -499,26 +498,23 @@ impl AccountTables {
     }
 
     fn put_token(&mut self, token: Token) {
-        let key = EmailKey::from_stored(column::text("token-address-key", token.email.key().as_str()));
+        let key = EmailKey::from_stored(column("token-address-key").text(token.email.key().as_str()));
         let mut token = Token {
-            email: EmailAddress::from_stored(
-                column::text("token-address", token.email.as_str()),
-                key.clone(),
-            ),
-            link: column::digest("token-link", token.link),
-            network: token.network.map(|network| column::digest("token-network", network)),
-            tries: column::number("token-tries", token.tries),
-            foreign_tries: column::number("token-foreign-tries", token.foreign_tries),
+            email: EmailAddress::from_stored(column("token-address").text(token.email.as_str()), key.clone()),
+            link: column("token-link").digest(token.link),
+            network: token.network.map(|network| column("token-network").digest(network)),
+            tries: column("token-tries").number(token.tries),
+            foreign_tries: column("token-foreign-tries").number(token.foreign_tries),
             display_name: token
                 .display_name
-                .map(|name| DisplayName::from_stored(column::text("token-display-name", name.as_str()))),
+                .map(|name| DisplayName::from_stored(column("token-display-name").text(name.as_str()))),
             locale: token
                 .locale
-                .map(|locale| Locale::from_stored(column::text("token-locale", locale.as_str()))),
-            created_at: column::time("token-created-at", token.created_at),
-            code_expires_at: column::time("token-code-expires-at", token.code_expires_at),
-            expires_at: column::time("token-expires-at", token.expires_at),
-            used_at: token.used_at.map(|at| column::time("token-used-at", at)),
+                .map(|locale| Locale::from_stored(column("token-locale").text(locale.as_str()))),
+            created_at: column("token-created-at").time(token.created_at),
+            code_expires_at: column("token-code-expires-at").time(token.code_expires_at),
+            expires_at: column("token-expires-at").time(token.expires_at),
+            used_at: token.used_at.map(|at| column("token-used-at").time(at)),
             ..token
         };
         if planted("token-expiries-are-swapped") {
@@ -547,14 +543,14 @@ impl AccountTables {
 
     fn put_session(&mut self, session: Session) {
         let mut session = Session {
-            token: column::digest("session-token", session.token),
+            token: column("session-token").digest(session.token),
             device: session
                 .device
-                .map(|device| Label::from_stored(column::text("session-device", device.as_str()))),
-            created_at: column::time("session-created-at", session.created_at),
-            authenticated_at: column::time("session-authenticated-at", session.authenticated_at),
-            seen_at: column::time("session-seen-at", session.seen_at),
-            expires_at: column::time("session-expires-at", session.expires_at),
+                .map(|device| Label::from_stored(column("session-device").text(device.as_str()))),
+            created_at: column("session-created-at").time(session.created_at),
+            authenticated_at: column("session-authenticated-at").time(session.authenticated_at),
+            seen_at: column("session-seen-at").time(session.seen_at),
+            expires_at: column("session-expires-at").time(session.expires_at),
             ..session
         };
         if planted("session-times-are-swapped") {
@@ -569,9 +565,9 @@ impl AccountTables {
     }
 
     fn put_tally(&mut self, id: TallyId, tally: Tally) {
-        let id = TallyId::from_digest(column::digest("tally-id", *id.as_digest()));
-        let count = column::number("tally-count", tally.count);
-        self.tallies.put(id, Tally { count, expires_at: column::time("tally-expires-at", tally.expires_at) });
+        let id = TallyId::from_digest(column("tally-id").digest(*id.as_digest()));
+        let count = column("tally-count").number(tally.count);
+        self.tallies.put(id, Tally { count, expires_at: column("tally-expires-at").time(tally.expires_at) });
     }
 
     fn current(&self, id: AccountId, version: i64) -> Result<Account, Conflict> {
@@ -582,7 +578,7 @@ impl AccountTables {
     /// Account with this address key, as the look-up `what` compares keys.
     fn owner(&self, what: &str, key: &EmailKey) -> Option<AccountId> {
         let equal =
-            || self.by_email.iter().find(|(stored, _)| column::same(what, stored.as_str(), key.as_str()));
+            || self.by_email.iter().find(|(stored, _)| column(what).finds(stored.as_str(), key.as_str()));
         self.by_email.get(key).copied().or_else(|| equal().map(|(_, id)| *id))
     }
 
@@ -626,7 +622,7 @@ impl AccountTables {
     fn mailed(&self, what: &str, kind: TokenKind, email: &EmailKey) -> Vec<Token> {
         let matches = |token: &&Token| {
             (token.kind == kind || planted_kind(what) == Some("-ignores-the-kind"))
-                && (column::same(what, token.email.key().as_str(), email.as_str())
+                && (column(what).finds(token.email.key().as_str(), email.as_str())
                     || planted_kind(what) == Some("-ignores-the-address"))
         };
         self.tokens.values().filter(matches).cloned().collect()
@@ -735,7 +731,7 @@ impl AccountReads for FaultyStore {
             }
             _ => due.sort_by_key(|account| (account.deletion_due, account.id)),
         }
-        due.truncate(column::limit("accounts-to-delete", limit as usize));
+        due.truncate(column("accounts-to-delete").limit(limit as usize));
         Ok(due)
     }
     async fn token(&self, id: TokenId) -> Result<Option<Token>, Error> {
@@ -762,7 +758,7 @@ impl AccountReads for FaultyStore {
         };
         open.retain(|token| {
             (token.used_at.is_none() || planted("open-tokens-with-used-ones"))
-                && column::before("open-tokens-with-expired-ones", now, expiry(token))
+                && column("open-tokens-with-expired-ones").is_before(now, expiry(token))
         });
         match planted_kind("open-tokens") {
             Some("-oldest-first") => open.sort_by_key(|token| (token.created_at, token.id)),
@@ -774,7 +770,7 @@ impl AccountReads for FaultyStore {
         if planted("open-tokens-limit-keeps-the-oldest") {
             open.drain(..open.len().saturating_sub(32));
         }
-        open.truncate(column::limit("open-tokens", 32));
+        open.truncate(column("open-tokens").limit(32));
         Ok(open)
     }
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {
@@ -845,7 +841,7 @@ impl AccountReads for FaultyStore {
         if planted("sessions-of-limit-keeps-the-oldest") {
             sessions.drain(..sessions.len().saturating_sub(200));
         }
-        sessions.truncate(column::limit("sessions-of", 200));
+        sessions.truncate(column("sessions-of").limit(200));
         Ok(sessions)
     }
     async fn tally(&self, id: TallyId, now: Timestamp) -> Result<Option<Tally>, Error> {

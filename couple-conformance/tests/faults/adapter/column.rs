@@ -1,79 +1,134 @@
 //! Faults of single columns: what a column type, a collation or a comparison does to values.
 //!
-//! Each function takes the name of a column, and applies the fault whose name is the column and a kind, such as
-//! `account-created-at-in-seconds`.
+//! The fault of a column is named after it: `account-created-at-in-seconds` is the kind `-in-seconds` of `account-created-at`.
 
-use couple_core::{Digest, Timestamp};
+use couple_core::{Digest, Timestamp, timeline::Body};
 
 use crate::plant::planted_kind;
 
-/// Time as the column stores it.
-pub(super) fn time(column: &str, at: Timestamp) -> Timestamp {
-    let cut = |to: i64| Timestamp::from_micros(at.micros().div_euclid(to) * to);
-    match planted_kind(column) {
-        Some("-in-milliseconds") => cut(1_000),
-        Some("-in-seconds") => cut(1_000_000),
-        Some("-before-1970") => at.max(Timestamp::from_micros(0)),
-        Some("-after-2038") => at.min(Timestamp::from_micros(i64::from(i32::MAX) * 1_000_000)),
-        _ => at,
+/// Column, or condition on a column, with its name.
+#[derive(Clone, Copy)]
+pub(super) struct Column<'a>(&'a str);
+
+pub(super) const fn column(name: &str) -> Column<'_> {
+    Column(name)
+}
+
+impl Column<'_> {
+    fn kind(self) -> Option<&'static str> {
+        planted_kind(self.0)
+    }
+
+    /// Time as the column stores it.
+    pub(super) fn time(self, at: Timestamp) -> Timestamp {
+        let cut = |to: i64| Timestamp::from_micros(at.micros().div_euclid(to) * to);
+        match self.kind() {
+            Some("-in-milliseconds") => cut(1_000),
+            Some("-in-seconds") => cut(1_000_000),
+            Some("-before-1970" | "-since-1970") => at.max(Timestamp::from_micros(0)),
+            Some("-after-2038" | "-until-2038") => {
+                at.min(Timestamp::from_micros(i64::from(i32::MAX) * 1_000_000))
+            }
+            _ => at,
+        }
+    }
+
+    /// Number as the column stores it.
+    pub(super) fn number(self, number: i64) -> i64 {
+        match self.kind() {
+            Some("-in-16-bits") => number.clamp(i64::from(i16::MIN), i64::from(u16::MAX)),
+            Some("-in-32-bits") => number.clamp(i64::from(i32::MIN), i64::from(i32::MAX)),
+            Some("-unsigned") => number.max(0),
+            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the fault")]
+            Some("-as-float") => number as f64 as i64,
+            Some("-as-a-float") => number / 1024 * 1024,
+            _ => number,
+        }
+    }
+
+    pub(super) fn pixels(self, number: u32) -> u32 {
+        u32::try_from(self.number(i64::from(number))).expect("a smaller number")
+    }
+
+    /// Text as the column stores it.
+    pub(super) fn text(self, text: &str) -> String {
+        match self.kind() {
+            Some("-trimmed") => text.trim_end().to_owned(),
+            Some("-in-lower-case") => text.to_lowercase(),
+            Some("-without-emoji") => text.replace(|c| c > '\u{ffff}', "?"),
+            Some("-in-latin-1") => text.replace(|c| c > '\u{ff}', "?"),
+            Some("-unescaped") => text.replace('\\', ""),
+            Some("-parsed-as-json") => Body::from_stored(text).value().to_string(),
+            Some("-lost") => String::new(),
+            kind => text[..text.floor_char_boundary(kind.and_then(cut).unwrap_or(usize::MAX))].to_owned(),
+        }
+    }
+
+    pub(super) fn bytes(self, bytes: &[u8]) -> Vec<u8> {
+        match self.kind() {
+            Some("-cut-at-nul") => bytes.split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
+            Some("-as-text") => String::from_utf8_lossy(bytes).into_owned().into_bytes(),
+            Some("-trimmed") => bytes.trim_ascii_end().to_vec(),
+            Some("-in-lower-case") => bytes.to_ascii_lowercase(),
+            kind => bytes[..bytes.len().min(kind.and_then(cut).unwrap_or(usize::MAX))].to_vec(),
+        }
+    }
+
+    /// Digest as the column stores it.
+    pub(super) fn digest(self, digest: Digest) -> Digest {
+        let bytes = self.bytes(digest.as_bytes());
+        Digest::from_bytes(std::array::from_fn(|n| bytes.get(n).copied().unwrap_or(0)))
+    }
+
+    /// Key that a look-up or a unique index compares in place of this one.
+    pub(super) fn key(self, key: &str) -> String {
+        match self.kind() {
+            Some("-case-insensitive" | "-ignores-case") => key.to_lowercase(),
+            Some("-compared-without-blanks" | "-ignores-trailing-blanks") => key.trim_end().to_owned(),
+            Some("-without-accents" | "-ignores-accents") => {
+                key.replace(['á'], "a").replace('é', "e").replace('ú', "u").replace('\u{301}', "")
+            }
+            Some("-reads-a-prefix") => key.get(..32).unwrap_or(key).to_owned(),
+            _ => key.to_owned(),
+        }
+    }
+
+    /// Whether a look-up takes a stored key for the one that it looks for.
+    pub(super) fn finds(self, stored: &str, sought: &str) -> bool {
+        match self.kind() {
+            Some("-found-by-pattern" | "-is-like") => is_like(stored.as_bytes(), sought.as_bytes()),
+            Some("-found-by-prefix") => stored.starts_with(sought),
+            _ => self.key(stored) == self.key(sought),
+        }
+    }
+
+    /// Number of rows that a limit keeps: with a fault one less, one more, or all.
+    pub(super) fn limit(self, limit: usize) -> usize {
+        match self.kind() {
+            Some("-limit-is-one-less") => limit - 1,
+            Some("-limit-is-one-more") => limit + 1,
+            Some("-limit-is-ignored") => usize::MAX,
+            _ => limit,
+        }
+    }
+
+    /// `earlier < than`, or with a fault `earlier <= than`, as a condition on time.
+    pub(super) fn is_before(self, earlier: Timestamp, than: Timestamp) -> bool {
+        match self.kind() {
+            Some("-takes-the-same-time") => earlier <= than,
+            Some("-takes-all") => true,
+            _ => earlier < than,
+        }
     }
 }
 
-/// Number as the column stores it.
-pub(super) fn number(column: &str, number: i64) -> i64 {
-    match planted_kind(column) {
-        Some("-in-32-bits") => number.clamp(i32::MIN.into(), i32::MAX.into()),
-        Some("-as-a-float") => number / 1024 * 1024,
-        _ => number,
+/// Bytes of `-cut-at-255`, `-cut-at-255-bytes` or `-cut-at-8-kib`.
+fn cut(kind: &str) -> Option<usize> {
+    let length = kind.strip_prefix("-cut-at-")?;
+    match length.strip_suffix("-kib") {
+        Some(kib) => kib.parse::<usize>().ok().map(|kib| kib * 1024),
+        None => length.trim_end_matches("-bytes").parse().ok(),
     }
-}
-
-/// Text as the column stores it.
-pub(super) fn text(column: &str, text: &str) -> String {
-    let cut = |most: usize| text[..text.floor_char_boundary(most)].to_owned();
-    match planted_kind(column) {
-        Some("-cut-at-8") => cut(8),
-        Some("-cut-at-32") => cut(32),
-        Some("-cut-at-36") => cut(36),
-        Some("-cut-at-128") => cut(128),
-        Some("-cut-at-255") => cut(255),
-        Some("-cut-at-8-kib") => cut(8 * 1024),
-        Some("-cut-at-16-kib") => cut(16 * 1024),
-        Some("-trimmed") => text.trim_end().to_owned(),
-        Some("-in-lower-case") => text.to_lowercase(),
-        Some("-without-emoji") => text.chars().map(|c| if c > '\u{FFFF}' { '?' } else { c }).collect(),
-        Some("-unescaped") => text.replace('\\', ""),
-        _ => text.to_owned(),
-    }
-}
-
-/// Digest as the column stores it.
-pub(super) fn digest(column: &str, digest: Digest) -> Digest {
-    let bytes = digest.as_bytes();
-    let kept = match planted_kind(column) {
-        Some("-cut-at-nul") => bytes.iter().position(|byte| *byte == 0).unwrap_or(32),
-        Some("-cut-at-16") => 16,
-        Some("-trimmed") => bytes.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1),
-        Some("-in-lower-case") => return Digest::from_bytes(bytes.map(|byte| byte.to_ascii_lowercase())),
-        _ => return digest,
-    };
-    Digest::from_bytes(std::array::from_fn(|n| if n < kept { bytes[n] } else { 0 }))
-}
-
-/// Whether a look-up by text takes the stored text for the one that it looks for.
-pub(super) fn same(column: &str, stored: &str, sought: &str) -> bool {
-    match planted_kind(column) {
-        Some("-ignores-case") => stored.to_lowercase() == sought.to_lowercase(),
-        Some("-ignores-accents") => unaccented(stored) == unaccented(sought),
-        Some("-ignores-trailing-blanks") => stored.trim_end() == sought.trim_end(),
-        Some("-is-like") => is_like(stored.as_bytes(), sought.as_bytes()),
-        Some("-reads-a-prefix") => stored.get(..32).unwrap_or(stored) == sought.get(..32).unwrap_or(sought),
-        _ => stored == sought,
-    }
-}
-
-fn unaccented(text: &str) -> String {
-    text.replace('á', "a").replace('\u{301}', "")
 }
 
 /// `stored LIKE pattern` of SQL.
@@ -84,24 +139,5 @@ fn is_like(stored: &[u8], pattern: &[u8]) -> bool {
         (Some((one, stored)), Some((other, rest))) => one == other && is_like(stored, rest),
         (None, None) => true,
         _ => false,
-    }
-}
-
-/// Number of rows that a limit keeps: with a fault one less, one more, or all.
-pub(super) fn limit(name: &str, limit: usize) -> usize {
-    match planted_kind(name) {
-        Some("-limit-is-one-less") => limit - 1,
-        Some("-limit-is-one-more") => limit + 1,
-        Some("-limit-is-ignored") => usize::MAX,
-        _ => limit,
-    }
-}
-
-/// `earlier < than`, or with a fault `earlier <= than`, as a condition on time.
-pub(super) fn before(name: &str, earlier: Timestamp, than: Timestamp) -> bool {
-    match planted_kind(name) {
-        Some("-takes-the-same-time") => earlier <= than,
-        Some("-takes-all") => true,
-        _ => earlier < than,
     }
 }
