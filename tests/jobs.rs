@@ -19,7 +19,7 @@ use couple::{
         Change, Idempotency, IdempotencyChange, OutcomeRecord, digest,
         job::{
             Context, Handler, Job, JobChange, JobError, PurgeDead, PurgeDeadHandler, PurgeOutcomes,
-            PurgeOutcomesHandler, Queue, Registry, Worker, WorkerOptions,
+            PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions,
         },
     },
     store::MemoryStore,
@@ -649,4 +649,66 @@ async fn stopped_worker_aborts_jobs_that_outlast_the_time_it_waits() {
     let (started, crash) = (tokio::time::Instant::now(), shop.done.1.clone());
     handle.stop(Duration::from_secs(5)).await;
     assert_eq!((started.elapsed(), crash.done.load(Ordering::SeqCst)), (Duration::from_secs(5), 1));
+}
+
+/// A job that another process abandoned is renewed like any other.
+#[tokio::test(start_paused = true)]
+async fn abandoned_job_that_runs_longer_than_its_lease_is_renewed_and_runs_once() {
+    let shop = Shop::new(WorkerOptions::default().with_poll_interval(Duration::from_secs(1)));
+    let ports = shop.backend.ports();
+    let abandon = async |deed: Deed| {
+        let now = couple::Clock::now(&*shop.clock);
+        let queue = "deeds".to_owned();
+        let claim = JobChange::Claim { queue, now, lease_until: now, claim: 7, limit: 1 };
+        ports.commit(vec![ports.enqueue(&deed).unwrap(), claim.into()]).await.unwrap();
+    };
+    let run_for = async |seconds| {
+        for _ in 0..seconds {
+            shop.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    abandon(Deed::Succeed).await;
+    let process = shop.worker.clone().start();
+    run_for(60).await;
+    assert_eq!((shop.runs(), shop.watch.renewals.load(Ordering::SeqCst)), (1, 0), "it has finished");
+    abandon(Deed::Hang).await;
+    run_for(2).await;
+    let options = WorkerOptions::default().with_poll_interval(Duration::from_secs(1));
+    let registry = Registry::default().with(shop.done.clone());
+    let queues = vec![Queue::new("deeds", 1)];
+    let _other = Worker::new(ports.clone(), registry, Vec::new(), queues, options).start();
+    run_for(100).await;
+    assert_eq!(shop.runs(), 2, "the job ran a second time beside the first");
+    drop(process);
+}
+
+/// A job of a schedule, which always dies.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Doomed {}
+
+impl Job for Doomed {
+    const NAME: &'static str = "test.doomed";
+    const QUEUE: &'static str = "deeds";
+    fn dedupe_key(&self) -> Option<String> {
+        Some(Self::NAME.to_owned())
+    }
+}
+
+#[tokio::test]
+async fn scheduled_job_that_died_is_enqueued_for_its_next_time() {
+    let shop = Shop::new(WorkerOptions::default());
+    let ports = shop.backend.ports();
+    let registry =
+        Registry::default().with_fn(async |_: Doomed, _| Err(Error::new(ErrorKind::Rejected, "do").into()));
+    let schedules = vec![Schedule::every(Duration::from_hours(1), || Doomed {})];
+    let queues = vec![Queue::new("deeds", 1)];
+    let worker = Worker::new(ports.clone(), registry, schedules, queues, WorkerOptions::default());
+    worker.check().unwrap();
+    ports.commit(vec![ports.enqueue(&Doomed {}).unwrap()]).await.unwrap();
+    assert_eq!(worker.run_until_idle().await.unwrap(), 1);
+    let now = couple::Clock::now(&*shop.clock);
+    let stats = ports.store.queue_stats("deeds", now).await.unwrap();
+    assert_eq!((stats.waiting, stats.dead), (1, 1));
+    assert_eq!(stats.next_due, Some(now.plus(Duration::from_hours(1))));
 }

@@ -73,6 +73,7 @@ impl Bus for CountedBus {
 struct Leases {
     start: Instant,
     ends: Mutex<HashMap<AccountId, Instant>>,
+    queries: AtomicUsize,
     calls: Mutex<Vec<(u64, &'static str, AccountId, u64)>>,
 }
 
@@ -104,6 +105,7 @@ impl Presence for Leases {
         Ok(())
     }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
+        self.queries.fetch_add(1, Ordering::SeqCst);
         let end = self.ends.lock().unwrap().get(&account).copied();
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         Ok(left.filter(|left| !left.is_zero()))
@@ -113,6 +115,8 @@ impl Presence for Leases {
 /// A gate that answers as the test says, and counts how often it was asked.
 struct Door {
     answer: Mutex<Result<Duration, CloseReason>>,
+    /// Time that the answer takes.
+    slow: Mutex<Duration>,
     asked: AtomicUsize,
     principal: Option<Principal>,
 }
@@ -120,12 +124,13 @@ struct Door {
 impl Door {
     fn open() -> Arc<Self> {
         let answer = Mutex::new(Ok(Duration::from_hours(24)));
-        Arc::new(Self { answer, asked: AtomicUsize::new(0), principal: None })
+        Arc::new(Self { answer, slow: Mutex::default(), asked: AtomicUsize::new(0), principal: None })
     }
     /// An open gate of a session, which is watched.
     fn of(principal: Principal) -> Arc<Self> {
         let answer = Mutex::new(Ok(Duration::from_hours(24)));
-        Arc::new(Self { answer, asked: AtomicUsize::new(0), principal: Some(principal) })
+        let (slow, asked) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { answer, slow, asked, principal: Some(principal) })
     }
     fn set(&self, answer: Result<Duration, CloseReason>) {
         *self.answer.lock().unwrap() = answer;
@@ -139,6 +144,10 @@ impl Door {
 impl Gate for Door {
     async fn open_for(&self) -> Result<Duration, Failure<CloseReason>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
+        let slow = *self.slow.lock().unwrap();
+        if !slow.is_zero() {
+            sleep(slow).await;
+        }
         self.answer.lock().unwrap().map_err(Failure::Refused)
     }
     fn principal(&self) -> Option<Principal> {
@@ -160,8 +169,12 @@ impl World {
     }
     async fn with(options: LiveOptions) -> Self {
         let bus = CountedBus { bus: MemoryBus::new(), open: Arc::default(), opened: Arc::default() };
-        let leases =
-            Arc::new(Leases { start: Instant::now(), ends: Mutex::default(), calls: Mutex::default() });
+        let leases = Arc::new(Leases {
+            start: Instant::now(),
+            ends: Mutex::default(),
+            queries: AtomicUsize::new(0),
+            calls: Mutex::default(),
+        });
         let builder = Backend::builder().limits(Unlimited).live(options).presence(leases.clone());
         let backend = builder.bus(bus.clone()).build().unwrap();
         let mut members = Vec::new();
@@ -263,6 +276,8 @@ async fn room_is_closed_a_moment_after_its_last_stream() {
     drop(again);
     sleep(Duration::from_millis(5_100)).await;
     assert_eq!(subscriptions(), before, "the room is left open");
+    let hub = format!("{:?}", world.backend.live());
+    assert!(hub.contains("by_couple: {}") && hub.contains("by_account: {}"), "{hub}");
     let _new = world.caught_up(Side::First, &Door::open()).await;
     assert_eq!(subscriptions(), before + 2, "a new room");
 }
@@ -407,9 +422,9 @@ async fn gate_is_asked_at_each_sweep() {
     let world = World::new().await;
     let door = Door::open();
     let mut stream = world.caught_up(Side::First, &door).await;
-    assert_eq!(told_within(&mut stream, Duration::from_secs(300)).await, [""; 0]);
+    assert_eq!(told_within(&mut stream, Duration::from_secs(3_000)).await, [""; 0]);
     // A sweep after 22.5 to 30 s, at random.
-    assert!((11..=15).contains(&door.asked()), "{} times in 300 s", door.asked());
+    assert!((105..=124).contains(&door.asked()), "{} times in 3,000 s", door.asked());
 }
 
 #[tokio::test(start_paused = true)]
@@ -716,4 +731,131 @@ async fn options_of_live_delivery_are_those_of_the_host() {
     let world = World::with(options).await;
     let options = world.backend.live().options();
     assert_eq!((options.max_concurrent_reads(), options.reconnect_spread()), (7, Duration::from_secs(4)));
+}
+
+/// A stream that waits is woken by each event, not at the next sweep.
+#[tokio::test(start_paused = true)]
+async fn waiting_stream_is_told_at_once() {
+    for expected in [
+        "entry 2",
+        "signal hug of Some(Second)",
+        "read 0 1",
+        "bye SignedOut",
+        "bye NotPaired",
+        "bye Draining",
+    ] {
+        let world = World::new().await;
+        world.say(Side::Second, "first").await;
+        let door = Door::open();
+        let mut stream = world.caught_up(Side::First, &door).await;
+        let event = async {
+            sleep(Duration::from_secs(1)).await;
+            match expected {
+                "entry 2" => world.say(Side::Second, "second").await,
+                "read 0 1" => world.backend.timeline().mark_read(world.members[1], None, 1).await.unwrap(),
+                "bye SignedOut" => {
+                    door.set(Err(CloseReason::SignedOut));
+                    world.bus.publish(Topic::Account(world.members[0]), Notice::Changed).await;
+                }
+                "bye NotPaired" => world.leave(Side::Second).await,
+                "bye Draining" => world.backend.live().drain(),
+                _ => world.notice(signal(Side::Second, "hug")).await,
+            }
+        };
+        let started = Instant::now();
+        let frame = async { (words(&stream.next().await.unwrap()), started.elapsed()) };
+        let ((frame, after), ()) = tokio::join!(frame, event);
+        assert_eq!(frame, expected);
+        assert!(after < Duration::from_secs(1) + SOON, "{expected} after {after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_of_a_slow_gate_permits_one_frame() {
+    let world = World::new().await;
+    let door = Door::open();
+    let mut stream = world.caught_up(Side::First, &door).await;
+    *door.slow.lock().unwrap() = TRUST * 2;
+    sleep(TRUST).await;
+    world.say(Side::Second, "one").await;
+    world.say(Side::Second, "two").await;
+    let started = Instant::now();
+    assert_eq!(words(&stream.next().await.unwrap()), "entry 1");
+    assert_eq!((started.elapsed(), door.asked()), (TRUST * 2, 2));
+    assert_eq!(words(&stream.next().await.unwrap()), "entry 2");
+    assert_eq!((started.elapsed(), door.asked()), (TRUST * 4, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_that_no_frame_needed_is_not_kept_for_a_later_one() {
+    let world = World::new().await;
+    let door = Door::open();
+    let mut stream = world.caught_up(Side::First, &door).await;
+    world.bus.publish(Topic::Account(world.members[0]), Notice::Changed).await;
+    assert_eq!((told(&mut stream).await, door.asked()), (Vec::new(), 2));
+    door.set(Err(CloseReason::SignedOut));
+    sleep(TRUST).await;
+    world.say(Side::Second, "secret").await;
+    assert_eq!(told(&mut stream).await, ["bye SignedOut", "nothing more"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signal_is_kept_for_a_busy_stream_for_at_least_a_sweep() {
+    let world = World::new().await;
+    let mut stream = world.caught_up(Side::Second, &Door::open()).await;
+    for n in 0..8 {
+        world.notice(signal(Side::First, &format!("x-{n}"))).await;
+        sleep(Duration::from_secs(22)).await;
+        assert_eq!(told(&mut stream).await, [format!("signal x-{n} of Some(First)")]);
+        // Sweeps without a signal.
+        sleep(Duration::from_secs(70)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn presence_of_a_partner_is_queried_only_for_open_streams_and_anew_for_the_first() {
+    let world = World::new().await;
+    let mut ana = world.caught_up(Side::First, &Door::open()).await;
+    let _silent = world.caught_up(Side::First, &Door::open()).await;
+    ana.announce();
+    let mut ben = world.open(Side::Second, &Door::open()).await;
+    assert_eq!(all_within(&mut ben, SOON).await, ["caught up", "partner here"]);
+    drop(ben);
+    drop(ana);
+    // Ben has no stream: whether Ana is present is of no interest, and not known.
+    sleep(Duration::from_secs(1)).await;
+    world.leases.queries.store(0, Ordering::SeqCst);
+    sleep(Duration::from_secs(20)).await;
+    let of_ben = world.leases.queries.load(Ordering::SeqCst);
+    assert!(of_ben <= 1, "{of_ben} queries");
+    let mut ben = world.open(Side::Second, &Door::open()).await;
+    assert_eq!(all_within(&mut ben, SOON).await, ["caught up", "partner away"], "not what was known before");
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_knows_the_partner_s_presence_is_told_of_changes_only() {
+    let world = World::new().await;
+    let mut ben = world.open(Side::Second, &Door::open()).await;
+    ben.knows_presence();
+    assert_eq!(all_within(&mut ben, Duration::from_secs(60)).await, ["caught up"]);
+    let mut ana = world.caught_up(Side::First, &Door::open()).await;
+    ana.announce();
+    assert_eq!(all_within(&mut ben, SOON).await, ["partner here"]);
+    assert!(format!("{ben:?}").starts_with("Stream { at: Membership"), "{ben:?}");
+}
+
+/// Another process has seen the end of a member's last connection there.
+#[tokio::test(start_paused = true)]
+async fn end_of_a_connection_elsewhere_renews_the_presence_of_a_member_who_is_here() {
+    let world = World::new().await;
+    let mut one = world.caught_up(Side::First, &Door::open()).await;
+    world.notice(Notice::Left(Side::First)).await;
+    sleep(SOON).await;
+    assert_eq!(world.leases.calls(world.members[0]), [], "the stream announces no presence");
+    one.announce();
+    sleep(Duration::from_secs(10)).await;
+    world.notice(Notice::Left(Side::First)).await;
+    sleep(SOON).await;
+    let calls = world.leases.calls(world.members[0]);
+    assert_eq!(calls.iter().map(|call| call.0).collect::<Vec<_>>(), [0, 10]);
 }

@@ -21,7 +21,7 @@ use couple::{
     AccountId, Backend, CoupleId, Error, ErrorKind, Keyring, Store,
     account::{Account, AccountChange, AccountReads as _, PurgeAccountsHandler, PurgeReport},
     core::Change,
-    media::MediaChange,
+    media::{MediaChange, MediaReads as _, Space},
     pairing::{Block, Couple, PairingChange, PairingReads as _, Side},
     store::MemoryStore,
     timeline::{NewEntry, Page, TimelineChange, TimelineReads as _},
@@ -119,9 +119,9 @@ impl<S: Store> Fixture<S> {
     }
     /// Appends entries by both members in turn, each with a reaction of both.
     async fn fill(&self, couple: CoupleId, entries: i64) {
-        for first in (0..entries).step_by(250) {
+        for first in (0..entries).step_by(100) {
             let mut changes = Vec::new();
-            for n in first..entries.min(first + 250) {
+            for n in first..entries.min(first + 100) {
                 let author = if n % 2 == 0 { Side::First } else { Side::Second };
                 let entry = NewEntry { author: Some(author), ..self.world.entry(&n.to_string()) };
                 changes.push(TimelineChange::Append { couple, entry }.into());
@@ -358,9 +358,9 @@ async fn plan_names_what_a_run_would_remove_in_the_order_of_the_due_times() {
     let partner = fixture.world.account_id();
     let couple = fixture.couple([partner, ana]).await;
     let mut changes: Vec<Change> = Vec::new();
-    // More than one read of pictures; every fourth is the partner's.
+    // More than one read of pictures, also of the partner's alone.
     for n in 0..240 {
-        let owner = if n % 4 == 0 { partner } else { ana };
+        let owner = if n % 2 == 0 { partner } else { ana };
         let media = fixture.world.photo(couple.id, owner, &n.to_string());
         changes.push(MediaChange::Insert { media, most: i64::MAX }.into());
     }
@@ -371,11 +371,33 @@ async fn plan_names_what_a_run_would_remove_in_the_order_of_the_due_times() {
     assert_eq!(plans.iter().map(|plan| plan.account).collect::<Vec<_>>(), [ana, user, cleo]);
     assert!(plans.is_sorted_by(|one, other| one.due < other.due), "{plans:?}");
     assert_eq!((plans[0].ends, &plans[0].erases[..]), (Some(couple.id), &[(couple.id, Side::Second)][..]));
-    assert_eq!(plans[0].pictures, 180 + 1);
+    assert_eq!(plans[0].pictures, 120 + 1);
     assert_eq!((plans[1].ends, plans[1].erases.len(), plans[1].pictures), (None, 0, 0));
     let first = fixture.purge(2).plan().await.unwrap();
     assert_eq!(first, plans[..2], "no more than a run would delete");
     assert!(!fixture.is_erased(ana).await, "a plan changes nothing");
+    assert_eq!(fixture.purge(20).run_once().await.unwrap().purged, 3);
+    let left = fixture.store.media_in(Space::Couple(couple.id), None, 500).await.unwrap();
+    assert_eq!(left.iter().filter(|media| media.owner == partner).count(), 120, "the partner's stay");
+    assert_eq!(left.len(), 120);
+    let ended = fixture.store.couple(couple.id).await.unwrap().unwrap();
+    assert!(ended.members[0] == partner && ended.members[1] != ana, "the account is not named any more");
+}
+
+#[tokio::test]
+async fn all_blocks_of_an_account_are_removed_however_many_there_are() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let ana = fixture.due("ana").await;
+    let mut changes: Vec<Change> = Vec::new();
+    for n in 0..1_600 {
+        let (blocked, email) = (fixture.world.account_id(), fixture.world.email(&n.to_string()));
+        let blocker_email = email.key().clone();
+        let block = Block { blocker: ana, blocked, blocker_email, at: fixture.world.now() };
+        changes.push(PairingChange::Block(block).into());
+    }
+    fixture.store.commit(changes).await.unwrap();
+    assert_eq!(fixture.purge(20).run_once().await.unwrap().purged, 1);
+    assert_eq!(fixture.store.blocks_of(ana).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
 /// A network: its prefix, and the length of the prefix in bits.
@@ -30,10 +30,8 @@ impl Network {
 
     fn of(client: IpAddr, bits: u8) -> Self {
         let prefix = match client {
-            IpAddr::V4(address) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-                Ipv4Addr::from(u32::from(address) & mask).into()
-            }
+            // Counted by its whole address.
+            IpAddr::V4(_) => client,
             IpAddr::V6(address) => {
                 let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
                 Ipv6Addr::from(u128::from(address) & mask).into()
@@ -120,5 +118,21 @@ mod tests {
         }
         counts.remove(at("::ffff:192.0.2.1"));
         assert!(counts.is_empty());
+    }
+
+    #[test]
+    fn network_contains_the_addresses_with_its_prefix() {
+        let at = |text: &str| text.parse::<IpAddr>().unwrap();
+        let contains = |client: &str, other: &str| -> Vec<bool> {
+            Network::all(at(client)).map(|(network, _)| network.contains(at(other))).collect()
+        };
+        assert_eq!(contains("192.0.2.1", "::ffff:192.0.2.1"), [true]);
+        assert_eq!(contains("192.0.2.1", "192.0.2.0"), [false]);
+        assert_eq!(contains("192.0.2.1", "2001:db8::1"), [false]);
+        assert_eq!(contains("::", "0.0.0.0"), [false, false, false]);
+        assert_eq!(contains("2001:db8:1:2::1", "2001:db8:1:2:3::1"), [true, true, true]);
+        assert_eq!(contains("2001:db8:1:2::1", "2001:db8:1:3::1"), [false, true, true]);
+        assert_eq!(contains("2001:db8:1:2::1", "2001:db8:1:102::1"), [false, false, true]);
+        assert_eq!(contains("2001:db8:1:2::1", "2001:db8:2:2::1"), [false, false, false]);
     }
 }

@@ -55,4 +55,12 @@ mod tests {
         assert!(!rate.allows_at(501, much_later) && rate.allows_at(500, much_later));
         assert!(!rate.allows_at(u32::MAX, much_later));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_are_allowed_by_the_time_that_has_passed() {
+        let mut rate = MessageRate::new();
+        assert!(rate.allows(500) && !rate.allows(1));
+        tokio::time::advance(INTERVAL).await;
+        assert!(rate.allows(1) && !rate.allows(1));
+    }
 }

@@ -175,4 +175,103 @@ mod tests {
         }
         assert_eq!(steady.deadline(at(3_590)), at(3_600), "the whole upload has a deadline");
     }
+
+    /// A body of which the test sends each piece.
+    fn sent_by_hand() -> (tokio::sync::mpsc::UnboundedSender<Bytes>, PacedBody) {
+        let (send, mut pieces) = tokio::sync::mpsc::unbounded_channel();
+        let stream = futures_util::stream::poll_fn(move |context| {
+            pieces.poll_recv(context).map(|piece| piece.map(Ok::<Bytes, std::io::Error>))
+        });
+        (send, PacedBody::new(HttpBody::from_stream(stream), &HttpOptions::default().with_min_upload_rate(8)))
+    }
+
+    /// Result of a read, and the seconds that it took.
+    async fn timed(body: &mut PacedBody, until: Option<u64>) -> (String, u64) {
+        let started = Instant::now();
+        let until = until.map(|seconds| started + Duration::from_secs(seconds));
+        let result = match body.read(until).await {
+            Ok(Read::Bytes(bytes)) => format!("{} bytes", bytes.len()),
+            Ok(Read::End) => "end".to_owned(),
+            Ok(Read::Nothing) => "nothing".to_owned(),
+            Err(problem) => problem.code().to_owned(),
+        };
+        (result, started.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn read_ends_at_the_given_time_unless_the_client_is_too_slow_by_then() {
+        for (until, result) in [
+            (Some(59), ("nothing", 59)),
+            (Some(60), ("body_timed_out", 60)),
+            (Some(61), ("body_timed_out", 60)),
+            (None, ("body_timed_out", 60)),
+        ] {
+            let (_send, mut body) = sent_by_hand();
+            assert_eq!(timed(&mut body, until).await, (result.0.to_owned(), result.1), "{until:?}");
+        }
+        let (send, mut body) = sent_by_hand();
+        send.send(Bytes::from_static(b"abc")).unwrap();
+        assert_eq!(timed(&mut body, Some(5)).await.0, "3 bytes");
+        drop(send);
+        assert_eq!(timed(&mut body, None).await.0, "end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_counted_over_several_reads_without_the_time_between_them() {
+        let (send, mut body) = sent_by_hand();
+        assert_eq!(timed(&mut body, Some(40)).await, ("nothing".to_owned(), 40));
+        // The server stores what it has.
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        assert_eq!(timed(&mut body, Some(40)).await, ("body_timed_out".to_owned(), 20));
+        drop(send);
+        // Bytes end the silence.
+        let (send, mut body) = sent_by_hand();
+        assert_eq!(timed(&mut body, Some(40)).await.0, "nothing");
+        send.send(Bytes::from_static(b"abc")).unwrap();
+        assert_eq!(timed(&mut body, None).await.0, "3 bytes");
+        tokio::time::sleep(Duration::from_secs(500)).await;
+        assert_eq!(timed(&mut body, Some(59)).await, ("nothing".to_owned(), 59));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_arrive_too_slowly_end_the_upload() {
+        // 8 bytes per second are 960 in each window of two minutes.
+        let (send, mut body) = sent_by_hand();
+        let mut received = 0;
+        let result = loop {
+            send.send(Bytes::from_static(&[0; 300])).unwrap();
+            match timed(&mut body, None).await.0.as_str() {
+                "300 bytes" => received += 300,
+                other => break other.to_owned(),
+            }
+            let waited = timed(&mut body, Some(40)).await.0;
+            if waited != "nothing" {
+                break waited;
+            }
+        };
+        assert_eq!((result.as_str(), received), ("body_timed_out", 900));
+        // A little faster, for ten minutes.
+        let (send, mut body) = sent_by_hand();
+        for _ in 0..20 {
+            send.send(Bytes::from_static(&[0; 400])).unwrap();
+            assert_eq!(timed(&mut body, None).await.0, "400 bytes");
+            assert_eq!(timed(&mut body, Some(30)).await.0, "nothing");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn upload_has_a_deadline_from_which_the_time_of_the_server_is_excluded() {
+        let options =
+            HttpOptions::default().with_min_upload_rate(0).with_upload_timeout(Duration::from_secs(50));
+        let endless = || {
+            let stream = futures_util::stream::pending::<Result<Bytes, std::io::Error>>();
+            PacedBody::new(HttpBody::from_stream(stream), &options)
+        };
+        assert_eq!(timed(&mut endless(), None).await, ("body_timed_out".to_owned(), 50));
+        let mut body = endless();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(timed(&mut body, Some(20)).await, ("nothing".to_owned(), 20));
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(timed(&mut body, None).await, ("body_timed_out".to_owned(), 30));
+    }
 }
