@@ -283,9 +283,9 @@ impl Driver {
         self.wait_for_jobs().await?;
         let history = self.world.history();
         let job = history.jobs.values().find(|job| job.payload == Some(number));
-        match job.map(|job| job.runs) {
-            Some(1) => Ok(()),
-            runs => Err((Invariant::LeaseRenewed, format!("job {number} of 20 s had {runs:?} runs"))),
+        match job.map_or(0, |job| job.runs) {
+            1 => Ok(()),
+            runs => Err((Invariant::LeaseRenewed, format!("job {number} of 20 s had {runs} runs"))),
         }
     }
 
