@@ -89,8 +89,9 @@ macro_rules! checks {
 ///
 /// Options, in this order:
 ///
-/// * `reference:` an expression that creates a future of an empty reference store: random sequences of commits have equal results on
-///   both.
+/// * `reference:` an expression that creates a future of an empty reference store: random sequences of commits and reads have equal
+///   results on both, and an order of the operations of two concurrent clients explains their results
+///   ([`differential`]).
 /// * `reopen:` a closure from a name to a future of a store that opens what the store of this name has written: S13.
 /// * `broken:` an expression that creates a future of a store whose engine failed after it was opened, such as a server that is
 ///   unreachable: S14.
@@ -164,6 +165,19 @@ macro_rules! store {
                 $crate::differential::run(
                     || async {
                         let name = format!("d{}", next.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+                        let store = $crate::named($open, name).await;
+                        std::sync::Arc::new(store) as std::sync::Arc<dyn $crate::Store>
+                    },
+                    || async { std::sync::Arc::new($reference.await) as std::sync::Arc<dyn $crate::Store> },
+                );
+            }
+
+            #[test]
+            fn linearizability() {
+                let next = std::sync::atomic::AtomicU32::new(1);
+                $crate::differential::linearizability(
+                    || async {
+                        let name = format!("x{}", next.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
                         let store = $crate::named($open, name).await;
                         std::sync::Arc::new(store) as std::sync::Arc<dyn $crate::Store>
                     },

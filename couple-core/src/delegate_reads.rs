@@ -54,8 +54,24 @@
 #[macro_export]
 macro_rules! delegate_reads {
     ([$($generics:tt)*] $type:ty, |$store:ident| $inner:expr $(, around: $around:ident)? $(,)?) => {
-        $crate::__impl_reads! {
-            [$($generics)*] [$type] [$store] [$inner] [$($around)?]
+        $crate::__every_read! {
+            [$crate::__impl_reads!] [$($generics)*] [$type] [$store] [$inner] [$($around)?]
+        }
+    };
+    ($type:ty, |$store:ident| $inner:expr $(, around: $around:ident)? $(,)?) => {
+        $crate::delegate_reads!([] $type, |$store| $inner $(, around: $around)?);
+    };
+}
+
+/// Calls a macro with all reads of a store: `[macro!] input`.
+///
+/// A new read does not compile until it is listed here, because `Arc<S>` is a store by [`delegate_reads!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __every_read {
+    ([$($callback:tt)+] $($input:tt)*) => {
+        $($callback)+ {
+            $($input)*
             $crate::account::AccountReads {
                 account(id: $crate::AccountId) -> Option<$crate::account::Account>;
                 account_by_email(email: &$crate::EmailKey) -> Option<$crate::account::Account>;
@@ -165,9 +181,6 @@ macro_rules! delegate_reads {
                 outcome(scope: &$crate::Digest) -> Option<$crate::OutcomeRecord>;
             }
         }
-    };
-    ($type:ty, |$store:ident| $inner:expr $(, around: $around:ident)? $(,)?) => {
-        $crate::delegate_reads!([] $type, |$store| $inner $(, around: $around)?);
     };
 }
 

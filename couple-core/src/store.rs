@@ -333,6 +333,29 @@ pub enum Conflict {
     KeyUsed,
 }
 
+macro_rules! conflict_names {
+    ($($name:ident $(($value:tt))?),+ $(,)?) => {
+        impl Conflict {
+            /// Names of all variants: a test can check that it reached each of them, although the enum is open.
+            #[doc(hidden)]
+            pub const NAMES: &[&str] = &[$(stringify!($name)),+];
+
+            /// Name of the variant. There is no wildcard arm: a new variant does not compile until it has a name.
+            #[doc(hidden)]
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$name $(($value))? => stringify!($name)),+ }
+            }
+        }
+    };
+}
+conflict_names! {
+    AccountExists, AccountChanged(_), TokenExists(_), TokenChanged(_), SessionEnded(_), SessionExists(_), TallyFull, Paired(_),
+    InviteCrossed, InviteClosed(_), TooManyInvites(_), InviteExists(_), CoupleChanged(_), CoupleEnded(_), CoupleLives(_),
+    ClientIdUsed, EntryClosed(_), MediaExists, MediaChanged(_), AvatarChanged(_), QuotaExceeded, SpaceClosed(_),
+    SpaceNotEmpty(_), UploadChanged(_), ClaimLost(_), NoDeadJob(_), KeyUsed,
+}
+
 /// Failure of a commit. Nothing was written, except possibly after [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut).
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -361,7 +384,8 @@ pub enum CommitError {
 /// * **S8** A commit returns exactly one result for each change, in the order of the changes, however many
 ///   commits run concurrently.
 /// * **S9** A commit with statements of a host that the store does not know ([`Change::Host`]) fails with
-///   [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured) and writes nothing.
+///   [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), if no earlier change conflicts, and
+///   writes nothing.
 /// * **S10** A commit of 1,000 changes succeeds.
 /// * **S11** Reads are isolated by commits: once a read has seen one change of a commit, reads that start
 ///   afterwards see all of its changes. Two reads do not belong to one transaction.

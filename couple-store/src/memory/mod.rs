@@ -19,7 +19,7 @@ pub use presence::MemoryPresence;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use couple_core::{Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, Store};
+use couple_core::{Change, ChangeResult, CommitError, Committed, Error, ErrorKind, Store};
 
 /// Lowest and highest id, the ends of key ranges.
 const NIL: uuid::Uuid = uuid::Uuid::nil();
@@ -62,8 +62,8 @@ impl MemoryStore {
 }
 
 impl State {
-    fn apply(&mut self, change: Change) -> Result<ChangeResult, Conflict> {
-        match change {
+    fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
+        let result = match change {
             Change::Account(change) => self.account.apply(change),
             Change::Pairing(change) => self.pairing.apply(&self.account, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
@@ -71,9 +71,13 @@ impl State {
             Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
-            // Refused before any change is applied.
-            Change::Host(_) => Ok(ChangeResult::Applied),
-        }
+            Change::Host(_) => {
+                return Err(Error::new(ErrorKind::Misconfigured, "commit")
+                    .context("a store in memory runs no statements of the host")
+                    .into());
+            }
+        };
+        Ok(result?)
     }
 
     /// Ends a commit: keeps its writes, or undoes them.
@@ -91,15 +95,11 @@ impl State {
 #[async_trait]
 impl Store for MemoryStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
-        if changes.iter().any(|change| matches!(change, Change::Host(_))) {
-            return Err(Error::new(ErrorKind::Misconfigured, "commit")
-                .context("a store in memory runs no statements of the host")
-                .into());
-        }
         let mut state = self.state();
-        let committed = changes.into_iter().map(|change| state.apply(change)).collect::<Result<_, _>>();
+        let committed: Result<_, CommitError> =
+            changes.into_iter().map(|change| state.apply(change)).collect();
         state.end(committed.is_ok());
-        Ok(committed?)
+        committed
     }
 
     async fn ping(&self) -> Result<(), Error> {

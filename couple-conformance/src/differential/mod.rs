@@ -1,0 +1,200 @@
+//! Differential tests: random commits and reads must have equal results on a store and a reference.
+//!
+//! [`run`] performs the same sequence of commits and reads on both and compares each result, and at the end every
+//! row, field by field. It shrinks a sequence that differs and prints it as a numbered list of sentences.
+//!
+//! [`linearizability`] performs commits and reads of two concurrent clients on the store. What the clients are told
+//! must be explained by an order of their operations that respects time and gives the same results on the
+//! reference.
+//!
+//! Each sequence depends on its seed only. A failure prints the seed; `COUPLE_DIFFERENTIAL_SEED` repeats it.
+
+mod changes;
+mod changes_in_words;
+mod choices;
+mod coverage;
+mod diagnosis;
+mod history;
+mod names;
+mod outcome;
+mod reads;
+mod rows;
+mod sequence;
+
+use std::{pin::Pin, sync::Arc};
+
+use couple_core::{Entropy as _, OsEntropy, Store};
+use tokio::runtime::Runtime;
+
+use self::sequence::Difference;
+
+/// Opens a new store.
+type Opener<'a> = dyn Fn() -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>> + 'a;
+
+/// Number of sequences: `COUPLE_DIFFERENTIAL_CASES`, by default 64.
+fn case_count() -> u64 {
+    std::env::var("COUPLE_DIFFERENTIAL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+}
+
+/// Seed to repeat, `COUPLE_DIFFERENTIAL_SEED`, or `count` new seeds.
+fn seeds(count: u64) -> Vec<u64> {
+    if let Ok(seed) = std::env::var("COUPLE_DIFFERENTIAL_SEED") {
+        return vec![seed.parse().expect("COUPLE_DIFFERENTIAL_SEED is a number")];
+    }
+    let mut bytes = [0; 4];
+    OsEntropy.fill(&mut bytes);
+    let first = u64::from(u32::from_be_bytes(bytes));
+    (first..first + count).collect()
+}
+
+/// Compares two stores over random sequences, and shrinks a sequence that differs.
+pub fn run<S, R>(store: impl Fn() -> S, reference: impl Fn() -> R)
+where
+    S: Future<Output = Arc<dyn Store>>,
+    R: Future<Output = Arc<dyn Store>>,
+{
+    if let Some(difference) = find_difference(store, reference, seeds(case_count())) {
+        panic!("{difference}");
+    }
+}
+
+/// Compares two stores over the sequences of `seeds`, and describes the first difference.
+///
+/// For tests of this test. [`run`] chooses the seeds.
+#[doc(hidden)]
+#[must_use]
+pub fn find_difference<S, R>(
+    store: impl Fn() -> S,
+    reference: impl Fn() -> R,
+    seeds: impl IntoIterator<Item = u64>,
+) -> Option<String>
+where
+    S: Future<Output = Arc<dyn Store>>,
+    R: Future<Output = Arc<dyn Store>>,
+{
+    in_runtime(|runtime| {
+        let (store, reference) = (|| boxed(store()), || boxed(reference()));
+        let both: (&Opener<'_>, &Opener<'_>) = (&store, &reference);
+        let mut differs =
+            |steps: &[sequence::Step]| runtime.block_on(sequence::run(steps, both, &mut |_, _| {})).err();
+        seeds.into_iter().find_map(|seed| {
+            let steps = sequence::sequence(seed);
+            let difference = differs(&steps)?;
+            let first = difference.actions.len();
+            let shrunk = sequence::shrink(steps, difference, &mut differs);
+            Some(report(&shrunk, first, seed))
+        })
+    })
+}
+
+/// Checks that a store gives two concurrent clients results that an order of their operations explains.
+pub fn linearizability<S, R>(store: impl Fn() -> S, reference: impl Fn() -> R)
+where
+    S: Future<Output = Arc<dyn Store>>,
+    R: Future<Output = Arc<dyn Store>>,
+{
+    if let Some(violation) = find_violation(store, reference, seeds(case_count().div_ceil(4))) {
+        panic!("{violation}");
+    }
+}
+
+/// Checks what two concurrent clients are told in the cases of `seeds`, and describes the first violation.
+///
+/// For tests of this test. [`linearizability`] chooses the seeds.
+#[doc(hidden)]
+#[must_use]
+pub fn find_violation<S, R>(
+    store: impl Fn() -> S,
+    reference: impl Fn() -> R,
+    seeds: impl IntoIterator<Item = u64>,
+) -> Option<String>
+where
+    S: Future<Output = Arc<dyn Store>>,
+    R: Future<Output = Arc<dyn Store>>,
+{
+    in_runtime(|runtime| {
+        let (store, reference) = (|| boxed(store()), || boxed(reference()));
+        runtime.block_on(history::check(&store, &reference, seeds)).err()
+    })
+}
+
+fn boxed<'a, F: Future<Output = Arc<dyn Store>> + 'a>(
+    future: F,
+) -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>> {
+    Box::pin(future)
+}
+
+fn in_runtime<T>(with: impl FnOnce(&Runtime) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    let result = with(&runtime);
+    // A store that blocks a thread of the runtime does not block the test.
+    runtime.shutdown_background();
+    result
+}
+
+/// Text of a difference: the script, both values, and the broken guarantee.
+fn report(difference: &Difference, first: usize, seed: u64) -> String {
+    let mut text = format!(
+        "the store differs from the reference after {} steps (found after {first}):\n",
+        difference.actions.len()
+    );
+    // Without shrinking, the first steps are many.
+    let hidden = if difference.timed_out { difference.actions.len().saturating_sub(8) } else { 0 };
+    if hidden > 0 {
+        text += &format!("     {hidden} steps, then\n");
+    }
+    for (index, action) in difference.actions.iter().enumerate().skip(hidden) {
+        text += &format!("{:>3}. {}\n", index + 1, action.words());
+    }
+    for line in difference.lines.iter().take(12) {
+        text += &format!("     {line}\n");
+    }
+    if let Some(more @ 1..) = difference.lines.len().checked_sub(12) {
+        text += &format!("     … and {more} more differences\n");
+    }
+    text + &format!("broken: {}\nreplay: COUPLE_DIFFERENTIAL_SEED={seed}", difference.broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use couple_store::MemoryStore;
+
+    use super::{
+        coverage::Coverage,
+        outcome::{Action, Outcome},
+        *,
+    };
+
+    /// Every change variant, conflict, result, read and option of a read is reached by a fixed set of seeds.
+    #[test]
+    fn sequences_reach_every_change_conflict_and_read() {
+        let open = || boxed(async { Arc::new(MemoryStore::new()) as Arc<dyn Store> });
+        let coverage = in_runtime(|runtime| {
+            let mut coverage = Coverage::default();
+            for seed in 0..200 {
+                let steps = sequence::sequence(seed);
+                let mut watch = |action: &Action, outcome: &Outcome| coverage.add(action, outcome);
+                let compared = runtime.block_on(sequence::run(&steps, (&open, &open), &mut watch));
+                if let Err(difference) = compared {
+                    panic!("{}", report(&difference, steps.len(), seed));
+                }
+            }
+            coverage
+        });
+        assert_eq!(coverage.missing(), Vec::<String>::new(), "no sequence reached these");
+        assert_eq!(coverage.unknown_options(), Vec::<&str>::new(), "these options are not listed");
+    }
+
+    #[test]
+    fn one_seed_is_one_sequence() {
+        let words = |seed: u64| -> Vec<String> {
+            sequence::sequence(seed).iter().map(|step| step.action().words()).collect()
+        };
+        assert_eq!(words(7), words(7));
+        assert_ne!(words(7), words(8));
+    }
+}
