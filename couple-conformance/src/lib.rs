@@ -128,7 +128,8 @@ macro_rules! store {
                 p13_describing_writes_only_given_fields, p14_restore_wish_requires_unchanged_wishes,
                 p15_open_invites_never_exceed_the_limit, p16_account_due_for_deletion_cannot_pair,
                 p17_expecting_unpaired_conflicts_when_paired, p18_person_to_be_erased_cannot_pair,
-                p19_ended_couple_forgets_a_replaced_member;
+                p19_ended_couple_forgets_a_replaced_member, p20_invite_code_and_link_are_unique,
+                p21_lists_have_the_newest_two_hundred, p22_invite_target_is_compared_exactly;
             timeline: t1_seq_has_no_gaps, t2_reader_sees_every_entry_once,
                 t3_author_uses_a_client_id_once, t4_failed_commit_leaves_no_gap,
                 t5_entry_fields_read_back, t6_pages_keep_seq_order_and_limit,
@@ -155,7 +156,8 @@ macro_rules! store {
                 j9_claim_returns_no_job_of_another_queue, j10_job_fields_read_back,
                 j11_statistics_count_jobs_by_state,
                 j12_deferred_claim_counts_no_attempt;
-            idempotency: i1_outcome_is_recorded_once, i2_expired_record_is_replaced_or_purged;
+            idempotency: i1_outcome_is_recorded_once, i2_expired_record_is_replaced_or_purged,
+                i3_outcome_fields_read_back;
         }
 
         $(

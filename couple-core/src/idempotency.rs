@@ -61,6 +61,8 @@ pub enum IdempotencyChange {
 /// * **I1** Of two commits that record the same unexpired scope, one conflicts and writes nothing.
 /// * **I2** An expired record is replaced; a purge removes at most `cap` expired records, those that expired
 ///   earliest, and returns their number.
+/// * **I3** Every field of a record reads back as it was written: an outcome of up to 32 KiB, and times to the
+///   microsecond, before 1970 and after 2038 too. Scopes are compared by all 32 bytes.
 #[async_trait]
 pub trait IdempotencyReads: Send + Sync {
     /// Record of a scope, expired or not.

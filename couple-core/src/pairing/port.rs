@@ -190,6 +190,12 @@ pub enum PairingChange {
 ///   are listed page by page, earliest first.
 /// * **P19** After a member of an ended couple was replaced, the couple does not name the member, and is not
 ///   among the member's couples; everything else is unchanged. A member of an active couple is not replaced.
+/// * **P20** Codes and links of invites are unique, and all 32 bytes are compared. An invite with the code or
+///   link of another one conflicts and does not replace it.
+/// * **P21** Open invites of an account, open invites to an address, couples and blocks are listed newest
+///   first, at most 200. Those of the same time are ordered by id, blocks by the blocked account, the greatest
+///   first.
+/// * **P22** Open invites to an address are found by exactly its key, byte by byte.
 #[async_trait]
 pub trait PairingReads: Send + Sync {
     /// Couple with this id, ended or not.

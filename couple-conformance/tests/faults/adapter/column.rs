@@ -105,7 +105,7 @@ impl Column<'_> {
     /// Number of rows that a limit keeps: with a fault one less, one more, or all.
     pub(super) fn limit(self, limit: usize) -> usize {
         match self.kind() {
-            Some("-limit-is-one-less") => limit - 1,
+            Some("-limit-is-one-less") => limit.saturating_sub(1),
             Some("-limit-is-one-more") => limit + 1,
             Some("-limit-is-ignored") => usize::MAX,
             _ => limit,

@@ -5,8 +5,8 @@ use couple_core::{
     ChangeResult, Conflict, Digest, Error, IdempotencyChange, IdempotencyReads, OutcomeRecord,
 };
 
-use super::{FaultyStore, system_time, table::Table};
-use crate::planted;
+use super::{FaultyStore, account, column::column, system_time, table::Table};
+use crate::{plant::planted_kind, planted};
 
 #[derive(Default)]
 pub(super) struct IdempotencyTables {
@@ -18,23 +18,73 @@ impl IdempotencyTables {
         match change {
             IdempotencyChange::Record(record) => {
                 let used = self.outcomes.get(&record.scope);
-                let at = if planted("store-outcomes-expire-by-its-clock") {
-                    system_time()
-                } else {
-                    record.recorded_at
+                let is_live = |used: &OutcomeRecord| match planted_kind("record") {
+                    Some("-conflicts-at-the-expiry") => used.expires_at >= record.recorded_at,
+                    Some("-conflicts-with-an-expired-one") => true,
+                    Some("-replaces-a-live-one") => false,
+                    Some("-replaces-one-of-the-same-request") => {
+                        used.expires_at > record.recorded_at && used.request != record.request
+                    }
+                    Some("-replaces-one-that-was-recorded-before") => used.recorded_at >= record.recorded_at,
+                    _ if planted("store-outcomes-expire-by-its-clock") => used.expires_at > system_time(),
+                    _ => used.expires_at > record.recorded_at,
                 };
-                if used.is_some_and(|used| used.expires_at > at) {
+                if used.is_some_and(is_live) {
                     return Err(Conflict::KeyUsed);
                 }
-                self.outcomes.put(record.scope, record);
+                match used.cloned() {
+                    Some(old) if planted("record-keeps-an-expired-outcome") => self.put(old),
+                    Some(old) if planted("record-keeps-an-expired-request") => {
+                        self.put(OutcomeRecord { request: old.request, ..record });
+                    }
+                    Some(old) if planted("record-keeps-the-first-time") => {
+                        self.put(OutcomeRecord { recorded_at: old.recorded_at, ..record });
+                    }
+                    Some(old) if planted("record-keeps-the-first-expiry") => {
+                        self.put(OutcomeRecord { expires_at: old.expires_at, ..record });
+                    }
+                    _ => self.put(record),
+                }
             }
             IdempotencyChange::Purge { before, cap } => {
-                let purged =
-                    self.outcomes.purge(cap, |record| record.expires_at < before, |record| record.expires_at);
-                return Ok(ChangeResult::RowsAffected(purged.len() as u64));
+                let cap = if planted("purge-outcomes-ignores-the-cap") { u32::MAX } else { cap };
+                let newest = if planted("purge-outcomes-newest-first") { -1 } else { 1 };
+                let age = |record: &OutcomeRecord| {
+                    if planted("purge-outcomes-by-the-time-of-the-request") {
+                        record.recorded_at
+                    } else {
+                        record.expires_at
+                    }
+                };
+                let purged = self.outcomes.purge(
+                    cap,
+                    |record| column("purge-outcomes").is_before(age(record), before),
+                    |record| newest * age(record).micros(),
+                );
+                return Ok(account::rows("purge-outcomes", purged.len()));
             }
         }
         Ok(ChangeResult::Applied)
+    }
+
+    fn put(&mut self, record: OutcomeRecord) {
+        let mut record = OutcomeRecord {
+            scope: column("outcome-scope").digest(record.scope),
+            request: column("outcome-request").digest(record.request),
+            outcome: column("outcome-text").text(&record.outcome),
+            recorded_at: column("outcome-recorded-at").time(record.recorded_at),
+            expires_at: column("outcome-expires-at").time(record.expires_at),
+        };
+        if planted("outcome-times-are-swapped") {
+            std::mem::swap(&mut record.recorded_at, &mut record.expires_at);
+        }
+        if planted("outcome-digests-are-swapped") {
+            std::mem::swap(&mut record.scope, &mut record.request);
+        }
+        if planted("outcome-blanks-are-removed") {
+            record.outcome.retain(|c| c != ' ');
+        }
+        self.outcomes.put(record.scope, record);
     }
 
     pub(super) fn end(&mut self, keep: bool) {
@@ -45,6 +95,14 @@ impl IdempotencyTables {
 #[async_trait]
 impl IdempotencyReads for FaultyStore {
     async fn outcome(&self, scope: &Digest) -> Result<Option<OutcomeRecord>, Error> {
-        Ok(self.state()?.idempotency.outcomes.get(scope).cloned())
+        let state = self.state()?;
+        let outcomes = &state.idempotency.outcomes;
+        let found = outcomes.get(scope).cloned();
+        let found =
+            found.or_else(|| account::similar("outcome-by-scope", scope, outcomes.values(), |one| one.scope));
+        let hidden = |record: &OutcomeRecord| {
+            planted("expired-outcomes-are-not-found") && record.expires_at <= record.recorded_at
+        };
+        Ok(found.filter(|record| !hidden(record)))
     }
 }
