@@ -393,7 +393,7 @@ mod tests {
         assert_eq!((*couple, entry.author, entry.at), (world.couple.id, Some(Side::Second), at(9)));
         assert_eq!(entry.kind, system::MEDIA_READY);
         for couple in [None, Some(&world.ended())] {
-            assert_eq!(finish(&photo, couple), [change.clone()]);
+            assert_eq!(finish(&photo, couple), std::slice::from_ref(&change));
         }
         let unused = Media { uses: 0, ..photo };
         assert_eq!(finish(&unused, Some(&world.couple)).len(), 1, "no entry names it");
