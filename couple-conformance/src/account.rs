@@ -184,7 +184,7 @@ pub async fn a4_update_to_a_taken_address_conflicts(store: impl Store) {
         &Some(&now),
         "an account is not found by its address after an update that keeps the key",
     );
-    let new = ["new@example.org".to_owned()].into_iter().chain(near("ben@example.org").into_iter());
+    let new = ["new@example.org".to_owned()].into_iter().chain(near("ben@example.org"));
     for key in new {
         let moved = Account { email: address(&key), ..now.clone() };
         let what = format!("an update to the free address {key:?} conflicts");
