@@ -100,7 +100,6 @@ pub async fn i2_expired_record_is_replaced_or_purged(store: impl Store) {
 
 /// Every field of a record reads back; scopes are compared by all bytes.
 pub async fn i3_outcome_fields_read_back(store: impl Store) {
-    let world = World::default();
     let digests = similar_digests();
     // The longest outcome has 32 KiB.
     let texts = [

@@ -1196,7 +1196,7 @@ async fn remove(
 }
 
 /// The newest 200 of `count` rows, as they must be listed.
-fn newest<T: Ord + Copy>(rows: &mut Vec<(Timestamp, T)>, count: usize) -> Vec<(Timestamp, T)> {
+fn newest<T: Ord + Copy>(rows: &mut [(Timestamp, T)], count: usize) -> Vec<(Timestamp, T)> {
     rows.sort_unstable_by_key(|row| std::cmp::Reverse(*row));
     assert_eq!(rows.len(), count, "the check removes one row at a time");
     rows.iter().take(200).copied().collect()
