@@ -10,28 +10,6 @@ pub(crate) fn url_of(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set: ./test starts the servers and sets it"))
 }
 
-/// URL of a database on the server of the environment variable `variable` that the tests of this run share, each with its own tables.
-pub(crate) async fn shared<D: Database>(variable: &str) -> String
-where
-    for<'c> &'c mut D::Connection: Executor<'c, Database = D>,
-{
-    // nextest starts a process for each test; `cargo test` runs all in one.
-    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
-    let name = format!("couple_run_{}", run.replace('-', "_"));
-    let server = url_of(variable);
-    let (base, _) = server.rsplit_once('/').unwrap();
-    let url = format!("{base}/{name}");
-    let mut connection = D::Connection::connect(&server).await.unwrap();
-    // Fails if another test was first.
-    let created = connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.map(drop);
-    connection.close().await.unwrap();
-    match D::Connection::connect(&url).await {
-        Ok(connection) => connection.close().await.unwrap(),
-        Err(error) => panic!("{error}; the database was not created: {created:?}"),
-    }
-    url
-}
-
 /// URL of a new, empty database on the server of the environment variable `variable`.
 pub(crate) async fn fresh<D: Database>(variable: &str) -> String
 where

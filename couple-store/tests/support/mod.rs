@@ -12,7 +12,30 @@ pub(crate) mod postgres;
 pub(crate) mod proxy;
 
 #[allow(unused_imports, reason = "each test file uses its part")]
-pub(crate) use fresh_database::{fresh, shared, url_of};
+pub(crate) use fresh_database::{fresh, url_of};
+use sqlx::{AssertSqlSafe, Connection, Database, Executor};
+
+/// URL of a database on the server of the environment variable `variable` that the tests of this run share, each with its own tables.
+pub(crate) async fn shared<D: Database>(variable: &str) -> String
+where
+    for<'c> &'c mut D::Connection: Executor<'c, Database = D>,
+{
+    // nextest starts a process for each test; `cargo test` runs all in one.
+    let run = std::env::var("NEXTEST_RUN_ID").unwrap_or_else(|_| std::process::id().to_string());
+    let name = format!("couple_run_{}", run.replace('-', "_"));
+    let server = url_of(variable);
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let url = format!("{base}/{name}");
+    let mut connection = D::Connection::connect(&server).await.unwrap();
+    // Fails if another test was first.
+    let created = connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.map(drop);
+    connection.close().await.unwrap();
+    match D::Connection::connect(&url).await {
+        Ok(connection) => connection.close().await.unwrap(),
+        Err(error) => panic!("{error}; the database was not created: {created:?}"),
+    }
+    url
+}
 
 /// Message of an error with its causes, as a program prints it.
 pub(crate) fn error_text(error: &dyn std::error::Error) -> String {
