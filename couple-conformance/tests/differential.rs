@@ -74,13 +74,13 @@ impl Store for FaultyStore {
                     Change::Pairing(PairingChange::Describe { title, .. }),
                 ) => *title = Some(title.take().flatten()),
                 (Fault::PurgeIgnoresItsCap, Change::Account(AccountChange::PurgeTallies { cap, .. })) => {
-                    *cap = u32::MAX
+                    *cap = u32::MAX;
                 }
                 (Fault::TimesAreCutToSeconds, Change::Timeline(TimelineChange::Append { entry, .. })) => {
-                    entry.at = Timestamp::from_micros(entry.at.micros() / 1_000_000 * 1_000_000)
+                    entry.at = Timestamp::from_micros(entry.at.micros() / 1_000_000 * 1_000_000);
                 }
                 (Fault::ReplayExpiresAtOnce, Change::Job(JobChange::Replay { expires_at, at, .. })) => {
-                    *expires_at = *at
+                    *expires_at = *at;
                 }
                 (
                     Fault::ReactionOfNoneFails,

@@ -153,9 +153,9 @@ async fn clock_that_jumps_back_and_forth_loses_and_doubles_nothing() {
         random ^= random << 17;
         let by = Duration::from_secs(random % 3_600);
         if random & (1 << 40) == 0 {
-            world.later(by)
+            world.later(by);
         } else {
-            world.earlier(by)
+            world.earlier(by);
         }
         latest = latest.max(world.clock.now());
         match n % 3 {

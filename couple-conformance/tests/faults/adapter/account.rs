@@ -722,7 +722,7 @@ impl AccountReads for FaultyStore {
             .collect();
         match planted_kind("accounts-to-delete") {
             Some("-latest-first") => {
-                due.sort_by_key(|account| std::cmp::Reverse((account.deletion_due, account.id)))
+                due.sort_by_key(|account| std::cmp::Reverse((account.deletion_due, account.id)));
             }
             Some("-by-id") => {}
             Some("-with-unordered-ties") => {
@@ -830,10 +830,10 @@ impl AccountReads for FaultyStore {
         match planted_kind("sessions-of") {
             Some("-oldest-first") => sessions.sort_by_key(|session| (session.created_at, session.id)),
             Some("-with-unordered-ties") => {
-                sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at))
+                sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
             }
             Some("-by-last-use") => {
-                sessions.sort_by_key(|session| std::cmp::Reverse((session.seen_at, session.id)))
+                sessions.sort_by_key(|session| std::cmp::Reverse((session.seen_at, session.id)));
             }
             Some("-by-id") => sessions.sort_by_key(|session| std::cmp::Reverse(session.id)),
             _ => sessions.sort_by_key(|session| std::cmp::Reverse((session.created_at, session.id))),

@@ -33,17 +33,17 @@ impl IdempotencyTables {
                     return Err(Conflict::KeyUsed);
                 }
                 match used.cloned() {
-                    Some(old) if planted("record-keeps-an-expired-outcome") => self.put(old),
+                    Some(old) if planted("record-keeps-an-expired-outcome") => self.put(&old),
                     Some(old) if planted("record-keeps-an-expired-request") => {
-                        self.put(OutcomeRecord { request: old.request, ..record });
+                        self.put(&OutcomeRecord { request: old.request, ..record });
                     }
                     Some(old) if planted("record-keeps-the-first-time") => {
-                        self.put(OutcomeRecord { recorded_at: old.recorded_at, ..record });
+                        self.put(&OutcomeRecord { recorded_at: old.recorded_at, ..record });
                     }
                     Some(old) if planted("record-keeps-the-first-expiry") => {
-                        self.put(OutcomeRecord { expires_at: old.expires_at, ..record });
+                        self.put(&OutcomeRecord { expires_at: old.expires_at, ..record });
                     }
-                    _ => self.put(record),
+                    _ => self.put(&record),
                 }
             }
             IdempotencyChange::Purge { before, cap } => {
@@ -67,7 +67,7 @@ impl IdempotencyTables {
         Ok(ChangeResult::Applied)
     }
 
-    fn put(&mut self, record: OutcomeRecord) {
+    fn put(&mut self, record: &OutcomeRecord) {
         let mut record = OutcomeRecord {
             scope: column("outcome-scope").digest(record.scope),
             request: column("outcome-request").digest(record.request),

@@ -428,7 +428,7 @@ impl JobReads for FaultyStore {
         let mut due = of
             .into_iter()
             .filter(|(_, id)| !tables.is_claimed(*id) || planted("job-next-due-is-of-leased-ones"));
-        let first = if planted("job-next-due-is-the-latest") { due.last() } else { due.next() };
+        let first = if planted("job-next-due-is-the-latest") { due.next_back() } else { due.next() };
         Ok(first.map(|(due, _)| due))
     }
     async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
@@ -437,7 +437,7 @@ impl JobReads for FaultyStore {
         let mut ends = of
             .into_iter()
             .filter(|(_, id)| tables.is_claimed(*id) || planted("job-next-lease-end-is-of-waiting-ones"));
-        let first = if planted("job-next-lease-end-is-the-latest") { ends.last() } else { ends.next() };
+        let first = if planted("job-next-lease-end-is-the-latest") { ends.next_back() } else { ends.next() };
         Ok(first.map(|(due, _)| due))
     }
     async fn dead_jobs(&self, after: Option<JobId>, limit: u32) -> Result<Vec<DeadJob>, Error> {
