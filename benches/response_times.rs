@@ -1,7 +1,7 @@
-//! Time of each response about an address with an account, as a multiple of that about an address without one.
+//! Time of a response for an address with an account, as a multiple of the time for an address without one.
 //!
-//! `tests/contract/enumeration.rs` compares the reads, writes and hashes exactly; this shows what is left in time. The requests alternate; a
-//! time that reveals an account has a ratio of medians beyond 0.9 to 1.1 in each round of a quiet machine.
+//! `tests/contract/enumeration.rs` compares the reads, writes and hashes exactly; this bench measures the time. Requests for both addresses
+//! alternate. A time that reveals an account has a ratio of medians outside 0.9 to 1.1 in every round on an idle machine.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench prints its results")]
 
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Fixture {
 
     /// Ratio of the median times for the known address and unknown ones.
     async fn ratio(&self, path: &str, extra: &Value, samples: usize) -> f64 {
-        // The counts of wrong passwords and codes of a day.
+        // Ends the day for which wrong passwords and codes are counted.
         self.clock.advance(Duration::from_hours(25));
         let mut took = [Vec::new(), Vec::new()];
         for n in 0..samples {

@@ -164,8 +164,9 @@ impl UploadChange {
 
 /// Reads of resumable uploads, with the guarantees that a store must give.
 ///
-/// * **U1** Every field of an upload reads back as it was written, with any Unicode text: metadata of up to 2,048 bytes, concatenations of
-///   8,000, 200 parts. Times are before 1970 or after 2038 too, with microseconds.
+/// * **U1** Every field of an upload reads back as it was written, with any Unicode text: metadata of up to
+///   2,048 bytes, concatenations of 8,000, and 200 parts. A store keeps each time to the microsecond, before
+///   1970 and after 2038 too.
 /// * **U2** Of 50 concurrent appends at the same offset one succeeds; after a claim the previous writer
 ///   cannot append.
 /// * **U3** The unfinished uploads of an account never exceed the limit together, also under 50 concurrent
@@ -175,8 +176,8 @@ impl UploadChange {
 /// * **U6** Taking over parts, and inserting the upload that has them, is atomic.
 /// * **U7** Expired uploads are listed by expiry, the earliest first, then by id; removing an upload twice is no
 ///   conflict. The uploads of an account, and of no other, can be made to expire.
-/// * **U8** An account never has more unfinished uploads than `most`: 50 concurrent inserts add as many as fit; finished ones do not
-///   count.
+/// * **U8** An account never has more unfinished uploads than `most`: 50 concurrent inserts add as many as fit;
+///   finished ones do not count.
 #[async_trait]
 pub trait UploadReads: Send + Sync {
     /// Upload with this id, expired or not.

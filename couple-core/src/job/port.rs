@@ -110,24 +110,25 @@ pub enum JobChange {
 /// Reads of the job queues, with the guarantees that a store must give.
 ///
 /// * **J1** A job is claimed once: 16 concurrent claimers share out 200 jobs, each job to one of them.
-/// * **J2** Jobs are claimed in the order of their due times, then of their ids, and never before. A claim sees the jobs that its own
-///   commit enqueues before it.
+/// * **J2** Jobs are claimed in the order of their due times, then of their ids, and never before they are due.
+///   A claim sees the jobs that earlier changes of its commit enqueue.
 /// * **J3** A leased job is not claimed again before its lease ends. Afterwards it is abandoned: it is
-///   claimed alone, one job at a time, the longest abandoned first, then by id, and the claim counts an attempt. Ordinary claims skip it until a
-///   worker gives it back with a result.
+///   claimed alone, one job at a time, the longest abandoned first, then by id, and the claim counts an
+///   attempt. Ordinary claims skip it until a worker gives it back with a result.
 /// * **J4** A worker that has lost its claim can neither renew, finish, retry, defer nor bury the job.
-/// * **J5** While a live job has a deduplication key, enqueuing the key again is a no-op, also for another queue or name; once the job is
-///   finished or dead, the key is free, and a replayed job does not take it again. Keys that differ in case, accents or a blank are
-///   different.
+/// * **J5** While a live job has a deduplication key, enqueuing the key again is a no-op, also for another
+///   queue or name. Once the job is finished or dead, the key is free, and a replayed job does not take it
+///   again. Keys that differ in case, accents or a blank are different.
 /// * **J6** Finishing a job and enqueuing its key again in one commit leaves one job.
 /// * **J7** A retry makes the job due at the given time.
-/// * **J8** Dead jobs are listed in the order of their ids, replayed with zero attempts, and purged, those that died first first, at most
-///   `cap` per change.
+/// * **J8** Dead jobs are listed in the order of their ids and replayed with zero attempts. A purge removes at
+///   most `cap` dead jobs, those that died earliest.
 /// * **J9** Claims and reads of a queue never return jobs of another queue, however similar its name.
-/// * **J10** Every field of a job reads back as it was enqueued, with any Unicode text: names of queues and jobs of up to 255 bytes,
-///   deduplication keys of 512, payloads and errors of 32 KiB. Times are before 1970 or after 2038 too, with microseconds.
-/// * **J11** Queue statistics count ready, waiting and dead jobs and contain the next due time. A job with a lease is waiting until the
-///   lease ends, then ready.
+/// * **J10** Every field of a job reads back as it was enqueued, with any Unicode text: names of queues and jobs
+///   of up to 255 bytes, deduplication keys of 512, payloads and errors of 32 KiB. A store keeps each time to
+///   the microsecond, before 1970 and after 2038 too.
+/// * **J11** Queue statistics count ready, waiting and dead jobs and contain the next due time. A job with a
+///   lease is waiting until the lease ends, then ready.
 /// * **J12** A deferred job is due at the given time, and its claim counts no attempt.
 #[async_trait]
 pub trait JobReads: Send + Sync {

@@ -481,7 +481,7 @@ impl Worker {
             }
             _ => {
                 tracing::error!(%error, "job is dead");
-                changes.push(JobChange::Bury { id, claim, error: kept(&error), at: now }.into());
+                changes.push(JobChange::Bury { id, claim, error: dead_letter_text(&error), at: now }.into());
                 changes.extend(next);
             }
         }
@@ -511,8 +511,8 @@ impl Worker {
 
 /// Text of an error in the dead-letter queue.
 ///
-/// A store takes at most 32 KiB, and PostgreSQL no NUL; a job that cannot be buried would run again and again.
-fn kept(error: &Error) -> String {
+/// A store takes at most 32 KiB, and PostgreSQL no NUL. A job that cannot be buried would be retried without end.
+fn dead_letter_text(error: &Error) -> String {
     const MAX_ERROR_BYTES: usize = 32 * 1024;
     let mut text = error.to_string().replace('\0', " ");
     text.truncate(text.floor_char_boundary(MAX_ERROR_BYTES));

@@ -174,10 +174,12 @@ pub struct SpaceUsage {
 ///
 /// * **M1** Of 50 concurrent uploads of the same bytes by the same account for the same purpose and crop, one
 ///   is added. Uploads that differ in one of these or in the space are different pictures.
-/// * **M2** Every field of pictures and renditions reads back as it was written, with any Unicode text: names of renditions of up to 64
-///   bytes, placeholders of 40, other text of 300. Times are before 1970 or after 2038 too, with microseconds.
+/// * **M2** Every field of pictures and renditions reads back as it was written, with any Unicode text: names of
+///   renditions of up to 64 bytes, placeholders of 40, other text of 300. A store keeps each time to the
+///   microsecond, before 1970 and after 2038 too.
 /// * **M3** Uploads never exceed the quota of a space: of 50 concurrent uploads as many are added as fit.
-/// * **M4** The usage of a space is always the sum of its pictures' sources and renditions, also after a commit that conflicted.
+/// * **M4** The usage of a space is always the sum of its pictures' sources and renditions, also after a commit
+///   that conflicted.
 /// * **M5** A picture becomes ready or rejected once; a rejected picture has no source.
 /// * **M6** No picture of an ended couple is added or used; a picture that is being processed still becomes
 ///   ready.
@@ -185,8 +187,8 @@ pub struct SpaceUsage {
 ///   as it was read; each use is counted.
 /// * **M8** A change that read another number of uses conflicts and changes nothing.
 /// * **M9** A rendition is added once and only to a ready picture: of 50 concurrent commits one succeeds.
-/// * **M10** Unused renditions are listed, the longest unused first, then by picture, name and format. A request only moves the time
-///   forward. Renditions without a time are never listed.
+/// * **M10** Unused renditions are listed, the longest unused first, then by picture, name and format. A request
+///   only moves the time forward. Renditions without a time are never listed.
 /// * **M11** Forgetting removes exactly the named blobs and subtracts their bytes.
 /// * **M12** The avatar of an account is its own picture. Setting another one replaces it, deleting the
 ///   picture removes it, and it is set only while the avatar is the one that was read.

@@ -173,8 +173,8 @@ pub enum PairingChange {
 /// * **P11** The couples of an account, including ended ones, are listed newest first. A paged list, in the
 ///   order of ids, returns all of them.
 /// * **P12** A purge removes at most `cap` expired invites, those that expired earliest, in any state, and
-///   returns their number; couples stay. Forgetting an account removes its invites in any state and its blocks, at most `cap` of each kind per change, and repeated changes
-///   remove everything.
+///   returns their number; couples stay. Forgetting an account removes its invites in any state and its blocks,
+///   at most `cap` of each kind per change, and repeated changes remove everything.
 /// * **P13** Describing writes only the given fields: concurrent changes of title and anniversary are both
 ///   kept.
 /// * **P14** A restore wish is set only while both wishes are as they were read: of 50 concurrent changes

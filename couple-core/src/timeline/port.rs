@@ -99,24 +99,27 @@ pub enum Page {
 
 /// Reads of the timeline, with the guarantees that a store must give.
 ///
-/// * **T1** The `seq` of each log starts at 1 and has no gaps, also with concurrent writers of one couple. It grows beyond 32 bits.
+/// * **T1** The `seq` of each log starts at 1 and has no gaps, also with concurrent writers of one couple. It
+///   grows beyond 32 bits.
 /// * **T2** A reader that follows with [`Page::After`] sees every entry once, in order, while others append.
 /// * **T3** An author uses a client id once: of 50 concurrent appends one succeeds. The other author may use
 ///   the same id, and ids that differ in case, accents or a blank are different.
 /// * **T4** A commit that fails leaves no gap, and its client ids stay unused.
-/// * **T5** Every field of an entry reads back as it was written, with any Unicode text: client ids and kinds of up to 64 bytes,
-///   reactions of up to 64 bytes, and bodies of up to 17 KiB (16 KiB from a client, and the state of a picture that the system adds).
-///   Times are before 1970 or after 2038 too, with microseconds.
-/// * **T6** Pages in both directions keep `seq` order, whatever the times of the entries, respect `limit` and filter by exactly one kind.
-///   Tombstones are part of them.
-/// * **T7** An edit replaces the body and the time of edit of the author's own entry, and nothing else; never those of the partner's entry
-///   or of a tombstone.
-/// * **T8** A deletion leaves a tombstone without body and reactions at the same `seq`. Its other fields stay, and so does its client id.
-/// * **T9** Each member has one reaction per entry; a new one replaces it, and setting none removes it. A tombstone takes none.
+/// * **T5** Every field of an entry reads back as it was written, with any Unicode text: client ids, kinds and
+///   reactions of up to 64 bytes, and bodies of up to 17 KiB (16 KiB from a client, and the state of a picture
+///   that the system adds). A store keeps each time to the microsecond, before 1970 and after 2038 too.
+/// * **T6** Pages in both directions keep `seq` order, whatever the times of the entries, respect `limit` and
+///   filter by exactly one kind. Tombstones are part of them.
+/// * **T7** An edit replaces the body and the time of edit of the author's own entry, and nothing else; never
+///   those of the partner's entry or of a tombstone.
+/// * **T8** A deletion leaves a tombstone without body and reactions at the same `seq`. Its other fields,
+///   including the client id, stay.
+/// * **T9** Each member has one reaction per entry; a new one replaces it, and setting none removes it. A
+///   tombstone takes none.
 /// * **T10** A read position never moves back, nor past the newest entry.
 /// * **T11** Nothing is written to the log of an ended couple; its entries can be read.
 /// * **T12** Erasing changes and counts only one member's entries and reactions, only in the given range of
-///   an ended couple's log. Consecutive ranges up to the head of the log erase everything. The log of a
+///   an ended couple's log. Consecutive ranges up to the head of the log erase everything. The log of an
 ///   active couple does not change.
 /// * **T13** Reads of a couple never return entries of another couple.
 /// * **T14** Unread entries are those that the author appended with a client id after a position, that are no
