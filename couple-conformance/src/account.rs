@@ -20,7 +20,7 @@ use crate::{
 const KINDS: [TokenKind; 5] =
     [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email, TokenKind::CancelEmail];
 
-/// Shortest time.
+/// Smallest difference between two stored times.
 const MOMENT: Duration = Duration::from_micros(1);
 
 /// Address that equals its key.
@@ -654,7 +654,7 @@ pub async fn a11_purge_removes_at_most_cap_expired_rows(store: impl Store) {
     let again = Token { link: tokens[1].link, ..world.token(TokenKind::SignUp, "ana") };
     accepted(&store, AccountChange::InsertToken(again), "the link of a purged token is taken").await;
 
-    // Sessions 0 to 5 expire one after the other, and 6 to 11 are unused since ever later times.
+    // Sessions 0 to 5 expire in this order; sessions 6 to 11 were last used in this order.
     let order = [7, 0, 11, 3, 9, 5, 1, 8, 2, 10, 4, 6_u64];
     let sessions = order.map(|n| Session {
         expires_at: if n < 6 { world.later(n) } else { world.later(9999 - n) },

@@ -9,7 +9,7 @@ use crate::{
     world::{World, accepted, affects, conflicts, insert, must, race, refused, same},
 };
 
-/// Shortest time.
+/// Smallest difference between two stored times.
 const MOMENT: Duration = Duration::from_micros(1);
 
 fn record(world: &World, scope: &str, n: u64) -> OutcomeRecord {

@@ -14,7 +14,7 @@ use crate::{
     world::{World, accepted, affects, all, append, insert, must, race, refused, same},
 };
 
-/// Shortest time.
+/// Smallest difference between two stored times.
 const MOMENT: Duration = Duration::from_micros(1);
 
 /// Change that adds an invite, with a high limit of open invites.
@@ -738,7 +738,7 @@ pub async fn p14_restore_wish_requires_unchanged_wishes(store: impl Store) {
     same(&succeeded, &1, "of 50 concurrent wishes after one read other than one succeeded");
     let couple = world.stored_couple(&*store).await;
     let mut now = [false, false];
-    // Every change of both wishes: also one that is taken back.
+    // Every change of both wishes, and a wish that is withdrawn.
     let steps = [
         (Side::First, true),
         (Side::Second, true),
@@ -1074,7 +1074,7 @@ pub async fn p20_invite_code_and_link_are_unique(store: impl Store) {
         for invite in [invite_with(Some(similar), None), invite_with(None, Some(similar))] {
             accepted(&store, insert_invite(invite.clone()), "a code or link is taken for a similar one")
                 .await;
-            // A code is no link.
+            // A code is not a link.
             same(
                 &store.invite_by_link(&invite.code).await.unwrap().filter(|one| one.id == invite.id),
                 &None,

@@ -83,7 +83,7 @@ where
             let runtime = runtime();
             runtime.block_on(async {
                 let engine = engine(number.to_owned()).await;
-                // Errors mean that the creation took too long, and nobody waits.
+                // An error means that the creation took too long and the caller has returned.
                 let _ = progress.send(());
                 check(engine).await;
                 let _ = progress.send(());

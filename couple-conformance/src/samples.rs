@@ -2,7 +2,7 @@
 
 use couple_core::{Digest, Timestamp};
 
-/// Number above 2^32 that is odd, as each `n` gives another one.
+/// Odd number above 2^32, different for each `n`.
 pub(crate) const fn big(n: i64) -> i64 {
     (1 << 40) + 2 * n + 1
 }
@@ -54,7 +54,7 @@ pub(crate) fn similar_digests() -> [Digest; 6] {
     ]
 }
 
-/// Texts that are not `text`, but equal to it in a comparison with a collation, with padding, or with LIKE.
+/// Texts that differ from `text`, but equal it in a comparison with a collation, with padding, or with LIKE.
 pub(crate) fn near(text: &str) -> Vec<String> {
     let accented = text.replacen('a', "á", 1);
     let combining = text.replacen('a', "a\u{301}", 1);

@@ -36,7 +36,7 @@ async fn stored_couple_at(world: &World, store: &impl Store, head: i64) -> Coupl
     couple.id
 }
 
-/// `seq` is 1, 2, 3, … without gaps under concurrent writers, in each log of its own.
+/// The `seq` of each log is 1, 2, 3, … without gaps under concurrent writers.
 pub async fn t1_seq_has_no_gaps(store: impl Store) {
     const BEFORE: i64 = 5_000_000_000;
     let world = World::default();

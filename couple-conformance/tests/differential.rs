@@ -27,7 +27,7 @@ enum Fault {
     TimesAreCutToSeconds,
     CommitBeforeAConflictStays,
     BlockIsMutual,
-    ReplayExpiresAtOnce,
+    ReplayExpiresImmediately,
     PictureKeepsItsUses,
     ReactionOfNoneFails,
     ReactionOfNonePanics,
@@ -79,7 +79,7 @@ impl Store for FaultyStore {
                 (Fault::TimesAreCutToSeconds, Change::Timeline(TimelineChange::Append { entry, .. })) => {
                     entry.at = Timestamp::from_micros(entry.at.micros() / 1_000_000 * 1_000_000);
                 }
-                (Fault::ReplayExpiresAtOnce, Change::Job(JobChange::Replay { expires_at, at, .. })) => {
+                (Fault::ReplayExpiresImmediately, Change::Job(JobChange::Replay { expires_at, at, .. })) => {
                     *expires_at = *at;
                 }
                 (
@@ -146,7 +146,7 @@ fn find(fault: Fault, seeds: std::ops::Range<u64>) -> Option<String> {
     )
 }
 
-/// Number of steps of a script.
+/// Number of steps in a description.
 fn steps(text: &str) -> usize {
     text.lines()
         .filter(|line| line.trim_start().split_once(". ").is_some_and(|(n, _)| n.parse::<u32>().is_ok()))
@@ -187,7 +187,7 @@ faults! {
     changes_before_a_conflict_that_stay_are_found: CommitBeforeAConflictStays,
         "exactly what the successful commits before it wrote (S1, S3)";
     row_too_many_is_found: BlockIsMutual, "expected: no such row; got: block of ";
-    wrong_expiry_of_a_replayed_job_is_found: ReplayExpiresAtOnce, "field `expires_at`: expected: ";
+    wrong_expiry_of_a_replayed_job_is_found: ReplayExpiresImmediately, "field `expires_at`: expected: ";
     wrong_field_of_one_read_is_found: PictureKeepsItsUses, "field `uses`: expected: 1; got: 0";
     wrong_conflict_is_found: ReactionOfNoneFails,
         "expected: conflict CoupleEnded (couple 1); got: conflict EntryClosed (entry 1)";

@@ -41,7 +41,7 @@ fn store_without_a_fault_is_linearizable() {
     assert_eq!(find(MemoryStore::new, 0..24), None);
 }
 
-/// Delays commits, but does nothing wrong.
+/// Delays commits, without a fault.
 struct SlowStore(MemoryStore);
 couple_core::delegate_reads!(SlowStore, |store| store.0);
 #[async_trait]
@@ -62,7 +62,7 @@ fn slow_store_is_linearizable() {
     assert_eq!(find(|| SlowStore(MemoryStore::new()), 0..24), None);
 }
 
-/// Merges two commits into one transaction, and swaps their answers.
+/// Merges two commits into one transaction, and swaps their results.
 #[derive(Default)]
 struct SwappedAnswers {
     store: MemoryStore,
@@ -208,7 +208,7 @@ fn lost_update_is_found() {
     finds(LostUpdates::default, &["a commit that was acknowledged stays (S3); the effect of ", " was lost"]);
 }
 
-/// Tells a `seq` that it read before it appended.
+/// Returns a `seq` that it read before it appended.
 #[derive(Default)]
 struct EarlySeq(MemoryStore);
 couple_core::delegate_reads!(EarlySeq, |store| store.0);

@@ -18,7 +18,7 @@ use super::{choices::Choices, names::*};
 /// Weights of the areas of changes, in the order of [`change`].
 pub(super) type Weights = [u32; 8];
 
-/// Each sequence affects one area, so that its changes meet, or all areas.
+/// Each sequence affects one area, so that its changes affect the same rows, or all areas.
 pub(super) const THEMES: [Weights; 8] = [
     [1, 0, 0, 0, 0, 0, 0, 0],
     [1, 6, 0, 0, 0, 0, 0, 0],
@@ -549,7 +549,7 @@ fn upload_change(choices: &mut Choices<'_>) -> UploadChange {
 }
 
 fn job_change(choices: &mut Choices<'_>) -> JobChange {
-    // The first jobs are met more often.
+    // The first jobs are chosen more often.
     let id = |choices: &mut Choices<'_>| {
         let jobs = choices.one_of(&[3, JOBS]);
         job_id(choices.below(jobs))

@@ -101,7 +101,7 @@ pub(super) fn enumerate(mut with: impl FnMut(&mut Choices<'_>)) {
         let mut choices = Choices { source: Source::Enumerated(&given), made: Vec::new() };
         with(&mut choices);
         let mut made = choices.made;
-        // Counts up like an odometer: the last choice that can grow grows, and the choices after it restart.
+        // Increments the last choice that is below its bound, and restarts the choices after it.
         while made.last().is_some_and(|(choice, bound)| choice + 1 >= *bound) {
             made.pop();
         }

@@ -59,7 +59,7 @@ const fn result_name(result: &ChangeResult) -> &'static str {
     }
 }
 
-/// Names of what the steps of sequences reached.
+/// Number of times that sequences reached each change, conflict, result, read and option, by name.
 #[cfg(test)]
 #[derive(Debug, Default)]
 pub(super) struct Coverage(BTreeMap<String, u64>);

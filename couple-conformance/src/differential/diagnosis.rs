@@ -121,7 +121,7 @@ async fn explains(before: &[State], operations: &[Operation], reference: &Opener
 /// Broken guarantee, and the numbers of the operations that show it.
 type Finding = Option<(String, Vec<usize>)>;
 
-/// Whether two concurrent commits were told each other's result.
+/// Whether two concurrent commits returned each other's result.
 async fn swapped(before: &[State], operations: &[Operation], reference: &Opener<'_>) -> Finding {
     let is_commit = |operation: &Operation| matches!(operation.action, Action::Commit(_));
     for one in 0..operations.len() {
@@ -196,7 +196,7 @@ async fn caused_by(
     None
 }
 
-/// Whether a read was told a state before the first operation, and nothing else is wrong.
+/// Whether a read returned a state before the first operation, and nothing else is wrong.
 async fn is_older(before: &[State], operations: &[Operation], at: usize, reference: &Opener<'_>) -> bool {
     let (mut rest, Some(state)) = (operations.to_vec(), before.first()) else { return false };
     let read = rest.remove(at);

@@ -29,20 +29,20 @@ pub(super) const CLIENTS: usize = 2;
 /// Operations of each client between two points of synchronisation.
 const WINDOW: usize = 4;
 const ROUNDS: usize = 6;
-/// No case and no round starts later.
+/// Time after which no case and no round starts.
 const TIME: Duration = Duration::from_secs(12);
 /// Longest time of a case.
 const CASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause before a row is read again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Logical time after the clients.
+/// Logical time of the reads after both clients have ended.
 pub(super) const AFTER_CLIENTS: u64 = u64::MAX / 2;
 /// Number of rows that are added to a history which has no explanation.
 const MAX_ROWS: usize = 8;
-/// More states than these that explain the same history end the case.
+/// Maximum number of states that explain a history. With more, the case ends.
 const MAX_STATES: usize = 8;
 
-/// Operation of a client and what it was told.
+/// Operation of a client, and its result.
 #[derive(Clone)]
 pub(super) struct Operation {
     pub(super) client: usize,
@@ -240,7 +240,7 @@ async fn case(
         if round > 0 && Instant::now() > end {
             break;
         }
-        // In half of the rounds one client only reads, more often, while the other one commits several changes at once.
+        // In half of the rounds one client only reads, more often, while the other one commits several changes together.
         let one_reads = random.below(2) == 1;
         let mut plans = Vec::new();
         for client in 0..CLIENTS {
@@ -287,7 +287,7 @@ async fn case(
 /// Actions of a client, and the pause before each.
 type Plan = Vec<(Action, Pause)>;
 
-/// Pause before an operation, so that the operations of the clients meet in different ways.
+/// Pause before an operation, so that the operations of the clients overlap in different ways.
 #[derive(Clone, Copy)]
 enum Pause {
     None,
@@ -467,13 +467,13 @@ async fn synchronise(
     Ok(kept)
 }
 
-/// Adds what no read returns: claims, due times and attempts of live jobs. The store is not used afterwards.
+/// Adds the state that no read returns to the hash: claims, due times and attempts of live jobs. It changes the store.
 async fn hidden_rows(replayed: &Arc<dyn Store>, hash: &mut DefaultHasher) {
-    let nobodys = job_id(JOBS);
+    let missing = job_id(JOBS);
     for (n, claim) in (0..JOBS).flat_map(|n| [0, 1].map(|claim| (n, claim))) {
         // Conflicts at the first change without the claim, otherwise at the second: neither writes anything.
         let renew = JobChange::Renew { id: job_id(n), claim, lease_until: timestamp(0) };
-        let finish = JobChange::Finish { id: nobodys, claim };
+        let finish = JobChange::Finish { id: missing, claim };
         let action = Action::Commit(vec![Change::Job(renew), Change::Job(finish)]);
         format!("{:?}", answer(replayed, &action).await).hash(hash);
     }

@@ -3,9 +3,8 @@
 //! [`run`] performs the same sequence of commits and reads on both and compares each result, and at the end every
 //! row, field by field. It shrinks a sequence that differs and prints it as a numbered list of sentences.
 //!
-//! [`linearizability`] performs commits and reads of two concurrent clients on the store. What the clients are told
-//! must be explained by an order of their operations that respects time and gives the same results on the
-//! reference.
+//! [`linearizability`] performs commits and reads of two concurrent clients on the store. An order of their
+//! operations that respects time must give the same results on the reference.
 //!
 //! Each sequence depends on its seed only. A failure prints the seed; `COUPLE_DIFFERENTIAL_SEED` repeats it.
 
@@ -60,7 +59,7 @@ where
 
 /// Compares two stores over the sequences of `seeds`, and describes the first difference.
 ///
-/// For tests of this test. [`run`] chooses the seeds.
+/// For tests of the differential test. [`run`] chooses the seeds.
 #[doc(hidden)]
 #[must_use]
 pub fn find_difference<S, R>(
@@ -98,9 +97,9 @@ where
     }
 }
 
-/// Checks what two concurrent clients are told in the cases of `seeds`, and describes the first violation.
+/// Checks the results of two concurrent clients in the cases of `seeds`, and describes the first violation.
 ///
-/// For tests of this test. [`linearizability`] chooses the seeds.
+/// For tests of the differential test. [`linearizability`] chooses the seeds.
 #[doc(hidden)]
 #[must_use]
 pub fn find_violation<S, R>(
@@ -136,13 +135,13 @@ fn in_runtime<T>(with: impl FnOnce(&Runtime) -> T) -> T {
     result
 }
 
-/// Text of a difference: the script, both values, and the broken guarantee.
+/// Text of a difference: the steps, both values, and the broken guarantee.
 fn report(difference: &Difference, first: usize, seed: u64) -> String {
     let mut text = format!(
         "the store differs from the reference after {} steps (found after {first}):\n",
         difference.actions.len()
     );
-    // Without shrinking, the first steps are many.
+    // A sequence that was not shrunk has many steps: the first ones are not printed.
     let hidden = if difference.timed_out { difference.actions.len().saturating_sub(8) } else { 0 };
     if hidden > 0 {
         text += &format!("     {hidden} steps, then\n");

@@ -124,7 +124,7 @@ pub(super) fn couple(choices: &mut Choices<'_>) -> CoupleId {
     couple_id(couple_number(choices))
 }
 pub(super) fn couple_number(choices: &mut Choices<'_>) -> u32 {
-    // The couples that exist from the start are met more often.
+    // The couples that exist from the start are chosen more often.
     u32::try_from(choices.weighted(&[12, 5, 2, 2, 1, 1, 1, 1])).unwrap_or_default()
 }
 pub(super) fn side(choices: &mut Choices<'_>) -> Side {
@@ -158,7 +158,7 @@ pub(super) fn tally_id(n: u32) -> TallyId {
     TallyId::from_digest(digest_of("tally", n))
 }
 
-/// Text of a value for a script or a difference. Two different values have different texts.
+/// Text of a value for a step or a difference. Two different values have different texts.
 pub(super) trait Words {
     fn words(&self) -> String;
 }

@@ -1,4 +1,4 @@
-//! Steps of a sequence, and what a store returns for them.
+//! Actions of a sequence, and their results.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ impl Action {
         }
     }
 
-    /// Where the documentation of the result is.
+    /// Guarantee that defines the result.
     pub(super) fn guarantee(&self) -> String {
         match self {
             Self::Commit(changes) => {
@@ -55,7 +55,7 @@ impl Action {
     }
 }
 
-/// What a store returned.
+/// Result of an action.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Outcome {
     Committed(Vec<ChangeResult>),

@@ -141,7 +141,7 @@ pub(super) fn all_rows() -> Vec<Read> {
     READS.get_or_init(make).clone()
 }
 
-/// Rows of a result that is awaited in the function of a read.
+/// Makes a [`Read`] from its words and the call, whose result it turns into rows.
 macro_rules! read {
     ($method:expr, $options:expr, [$($value:ident),*], $words:literal, |$store:ident| $call:expr) => {{
         $(let $value = $value.clone();)*

@@ -142,7 +142,7 @@ async fn compare(
     let mut rows = rows.buffered(6);
     while let Some((got, action)) = rows.next().await {
         compare_outcomes(&reference, got, action, actions, watch).await?;
-        // Only the read that differs belongs to the script.
+        // Only a read that differs is one of the printed steps.
         actions.pop();
     }
     for queue in 0..2 {

@@ -16,7 +16,7 @@ thread_local! {
     static PLANTED: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// Fault of a whole run: `COUPLE_PLANTED_FAULT=name cargo test -p couple-conformance --test faults sound` shows what the kit says of it.
+/// Fault of a whole run: `COUPLE_PLANTED_FAULT=name cargo test -p couple-conformance --test faults sound` prints the kit's messages for it.
 static PLANTED_IN_RUN: LazyLock<Option<String>> =
     LazyLock::new(|| std::env::var("COUPLE_PLANTED_FAULT").ok());
 
