@@ -80,8 +80,8 @@ struct Crash {
     done: AtomicUsize,
     most_attempts: AtomicI64,
     /// Number of slow jobs that run now, and the largest number so far.
-    beside: AtomicUsize,
-    most_beside: AtomicUsize,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
 }
 
 #[async_trait]
@@ -102,10 +102,10 @@ impl Handler<Deed> for Doer {
             Deed::Hang => std::future::pending().await,
             Deed::Slow => {
                 self.1.most_attempts.fetch_max(context.attempt, Ordering::SeqCst);
-                let beside = self.1.beside.fetch_add(1, Ordering::SeqCst) + 1;
-                self.1.most_beside.fetch_max(beside, Ordering::SeqCst);
+                let running = self.1.running.fetch_add(1, Ordering::SeqCst) + 1;
+                self.1.most_running.fetch_max(running, Ordering::SeqCst);
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                self.1.beside.fetch_sub(1, Ordering::SeqCst);
+                self.1.running.fetch_sub(1, Ordering::SeqCst);
                 self.1.done.fetch_add(1, Ordering::SeqCst);
                 Ok(())
             }
@@ -364,14 +364,14 @@ async fn job_that_runs_longer_than_its_lease_is_renewed_and_runs_once() {
     // The first worker does not look for abandoned jobs in this time, because it renews its leases then, too.
     let shop = Shop::new(WorkerOptions::default().with_lease(lease).with_poll_interval(lease * 40));
     let (ports, registry) = (shop.backend.ports(), Registry::default().with(shop.done.clone()));
-    let hungry = WorkerOptions::default().with_lease(lease).with_poll_interval(Duration::from_secs(1));
+    let eager = WorkerOptions::default().with_lease(lease).with_poll_interval(Duration::from_secs(1));
     let queues = vec![Queue::new("deeds", 4)];
     shop.enqueue(Deed::Hang).await;
     let process = shop.worker.clone().start();
     while shop.runs() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let _other = Worker::new(ports.clone(), registry, Vec::new(), queues, hungry).start();
+    let _other = Worker::new(ports.clone(), registry, Vec::new(), queues, eager).start();
     let run_for = async |seconds| {
         for _ in 0..seconds {
             shop.clock.advance(Duration::from_secs(1));
@@ -533,7 +533,7 @@ async fn worker_waits_for_the_time_at_which_a_job_is_due() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_runs_as_many_jobs_at_once_as_it_may() {
+async fn queue_runs_its_maximum_number_of_jobs_concurrently() {
     let shop = Shop::new(WorkerOptions::default());
     let (ports, crash) = (shop.backend.ports(), shop.done.1.clone());
     for _ in 0..7 {
@@ -547,7 +547,7 @@ async fn queue_runs_as_many_jobs_at_once_as_it_may() {
             Worker::new(ports.clone(), registry, Vec::new(), queues, WorkerOptions::default()).start();
         // Jobs take 50 ms. A claim follows as soon as one has ended, not at the next poll.
         tokio::time::sleep(Duration::from_millis(120)).await;
-        assert_eq!(crash.most_beside.load(Ordering::SeqCst), limit);
+        assert_eq!(crash.most_running.load(Ordering::SeqCst), limit);
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(crash.done.load(Ordering::SeqCst), 7, "all have run");
         handle.stop(Duration::from_secs(1)).await;

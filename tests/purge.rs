@@ -423,7 +423,7 @@ async fn run_ends_after_a_hundred_failures() {
     let purge = fixture.purge(20);
     let report = purge.run_once().await.unwrap();
     assert_eq!((report.purged, report.failed.len()), (0, 100));
-    // The next run begins behind them.
+    // The next run begins after them.
     let report = purge.run_once().await.unwrap();
     assert_eq!((report.purged, report.failed.len()), (1, 100));
     assert!(fixture.is_erased(last).await);

@@ -122,7 +122,7 @@ impl PasswordHasher for Gated {
 /// They use no processor time, so the comparison does not depend on the machine's load, which both measurements share.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_sign_ins_do_not_delay_the_timeline() {
-    // A runtime of its own, which is never dropped: if a hash blocked its threads, a client of this one would still time out.
+    // A separate runtime, which is never dropped: if a hash blocked its threads, a client of this one would still time out.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let server: &'static tokio::runtime::Runtime = Box::leak(Box::new(runtime));
     let hasher = Arc::new(Gated {
@@ -196,7 +196,7 @@ async fn waiting_sign_ins_do_not_delay_the_timeline() {
     }
 }
 
-/// Signs in from [`SIGN_INS`] clients, twice each, in a process of its own.
+/// Signs in from [`SIGN_INS`] clients, twice each, in a separate process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "is the process of the clients of another test"]
 async fn flood() {

@@ -34,7 +34,7 @@ async fn invite_code_has_ten_unambiguous_random_letters() {
     }
 }
 
-/// What a client can compare: status, body and headers without the request's id.
+/// Parts of a response that a client can compare: status, body and headers without the request's id.
 fn visible(answer: &TestResponse) -> (u16, Value, Vec<String>) {
     let mut headers: Vec<String> = answer
         .headers

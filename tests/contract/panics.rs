@@ -179,9 +179,9 @@ async fn raw(served: &Served, token: &str, query: &str, accept: &str) -> (String
 
 /// Whether the connection ends within two seconds, or is disconnected by a packet of Socket.IO.
 async fn ends(mut socket: Socket) -> bool {
-    let goes_on = |message: &Message| !matches!(message, Message::Text(text) if text.as_str() == "41");
+    let is_open = |message: &Message| !matches!(message, Message::Text(text) if text.as_str() == "41");
     let end =
-        async { while socket.next().await.is_some_and(|message| message.is_ok_and(|it| goes_on(&it))) {} };
+        async { while socket.next().await.is_some_and(|message| message.is_ok_and(|it| is_open(&it))) {} };
     timeout(Duration::from_secs(2), end).await.is_ok()
 }
 

@@ -33,7 +33,7 @@ const TARGET: &str = "ana@example.org";
 const CLIENT: &str = "198.51.100.7";
 const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
 
-/// Address of a client in a network of its own.
+/// Address of client number `n`, each in another network.
 fn stranger(n: u32) -> String {
     format!("203.{}.{}.9", n / 250, n % 250)
 }

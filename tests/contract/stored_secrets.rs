@@ -1,4 +1,4 @@
-//! A dump of the database holds no secret that a thief could use.
+//! A dump of the database contains no secret that an attacker could use.
 //!
 //! A tour uses every operation of the document. All tables are dumped before and after the jobs of each request.
 
@@ -324,7 +324,7 @@ fn encodings(secret: &[u8]) -> Vec<String> {
     forms
 }
 
-/// What a thief could use of a secret: itself, its parts, and hashes of those that are short enough to guess.
+/// Texts from which an attacker could use a secret: the secret, its parts, and hashes of secrets that are short enough to guess.
 fn needles(kind: &str, secret: &str) -> Vec<String> {
     let mut texts = vec![secret.to_owned()];
     // The token of a link, the access of a signed URL, a code without its dash.
@@ -353,7 +353,7 @@ fn needles(kind: &str, secret: &str) -> Vec<String> {
     forms
 }
 
-/// Whether `value` contains `needle`; one of fewer than eight characters must be a word of its own, since numbers contain any six digits.
+/// Whether `value` contains `needle`; one of fewer than eight characters must be a whole word, since numbers contain any six digits.
 fn contains(value: &str, needle: &str) -> bool {
     let is_part = |next: Option<char>| next.is_some_and(|next| next.is_ascii_alphanumeric());
     value.match_indices(needle).any(|(at, _)| {

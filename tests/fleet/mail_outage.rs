@@ -85,7 +85,7 @@ async fn silent_mail_server_delays_only_mail_which_recovers_by_itself() {
     for n in 0..SIGN_UPS {
         sign_up(&mut client, &format!("during{n}")).await;
     }
-    until("connections to the silent server", Duration::from_secs(5), || smtp.swallowed() >= 8).await;
+    until("connections to the silent server", Duration::from_secs(5), || smtp.unanswered() >= 8).await;
     // All senders of mail wait. Requests, live delivery and other jobs do not.
     for n in 0..10_u8 {
         let entry = json!({ "client_id": n.to_string(), "kind": "text", "body": { "text": n.to_string() } });

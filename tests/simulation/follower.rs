@@ -36,7 +36,7 @@ pub(crate) struct Connection {
     opened_at: Instant,
 }
 
-/// What a device knows.
+/// State of a device.
 pub(crate) struct DeviceState {
     /// Whether the device is in use.
     pub(crate) on: bool,

@@ -1,4 +1,4 @@
-//! History: what has taken effect in the store, in order. The invariants of the data are checked while it grows.
+//! History of the commits that took effect in the store, in order. Each commit is checked against the invariants of the data.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -101,7 +101,7 @@ pub(crate) struct JobHistory {
     running: Vec<Run>,
 }
 
-/// What has taken effect.
+/// Couples, invites and jobs after the commits that took effect.
 #[derive(Default)]
 pub(crate) struct History {
     pub(crate) couples: BTreeMap<CoupleId, CoupleHistory>,

@@ -1,4 +1,4 @@
-//! What must always hold, and the faults that are planted to show that each check finds one.
+//! Invariants that always hold, and planted faults, each of which violates one of them.
 
 use std::fmt;
 

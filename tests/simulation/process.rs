@@ -58,7 +58,7 @@ impl fmt::Display for ProcessId {
 pub(crate) struct Process {
     pub(crate) id: ProcessId,
     pub(crate) world: Arc<World>,
-    /// None after the death.
+    /// None after the process died.
     backend: Mutex<Option<Backend>>,
     dead: AtomicBool,
     died: Notify,
@@ -181,7 +181,7 @@ impl Process {
     pub(crate) fn cut_store(&self, length: Duration) {
         *self.outage_until.lock().unwrap() = Instant::now() + length;
     }
-    /// Ends what would still happen to the process.
+    /// Cancels the planned death and the outage of the process.
     pub(crate) fn calm(&self) {
         *self.fuse.lock().unwrap() = None;
         *self.outage_until.lock().unwrap() = Instant::now();
@@ -304,7 +304,7 @@ impl Presence for ProcessPresence {
     }
 }
 
-/// Mailer of a process, which delivers to nobody.
+/// Mailer of a process, which discards mails.
 struct ProcessMailer(Arc<Process>);
 
 #[async_trait]

@@ -96,9 +96,9 @@ pub(crate) async fn make(world: Arc<World>, person: usize, request: Request, num
         };
         let Some(backend) = process.backend() else { continue };
         // A client that disconnects drops its request at any point.
-        let patience =
+        let limit =
             if world.fault(20) { Duration::from_millis(world.dice.roll(30)) } else { Duration::from_mins(5) };
-        let attempt = timeout(patience, attempt(&world, &backend, &context, person, &request));
+        let attempt = timeout(limit, attempt(&world, &backend, &context, person, &request));
         let answer = process.call(attempt).await;
         drop(backend);
         match answer {

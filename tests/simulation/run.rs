@@ -99,7 +99,7 @@ impl Driver {
     fn gap(&self) -> Duration {
         let dice = &self.world.dice;
         Duration::from_millis(match dice.roll(120) {
-            // Long enough that a lost notice is not made up for by the next one.
+            // Long enough that no later notice hides the loss of one.
             0 => 15_000 + dice.roll(20_000),
             1..=10 => dice.roll(2_000),
             11..=80 => dice.roll(200),

@@ -1,4 +1,4 @@
-//! What the processes of a run share: the store, the network, presence, time, people and the history.
+//! State that the processes of a run share: the store, the network, presence, time, people and the history.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -43,13 +43,13 @@ const LAST_LINES: usize = 30;
 pub(crate) struct Violation {
     pub(crate) invariant: Invariant,
     pub(crate) text: String,
-    /// Step at which it was found.
+    /// Step of the run that violated it.
     pub(crate) step: u64,
     /// Last lines of the trace.
     pub(crate) trace: String,
 }
 
-/// What happened, in words.
+/// Events of a run, as text.
 #[derive(Default)]
 struct Trace {
     last: VecDeque<String>,
@@ -67,7 +67,7 @@ pub(crate) struct Person {
     pub(crate) device: Device,
 }
 
-/// World of one run.
+/// Shared state of one run.
 pub(crate) struct World {
     pub(crate) dice: Dice,
     pub(crate) planted: Option<Planted>,
@@ -80,7 +80,7 @@ pub(crate) struct World {
     pub(crate) leases: Mutex<BTreeMap<AccountId, Instant>>,
     /// Job that was claimed last, for a planted fault.
     pub(crate) last_claimed: Mutex<Option<ClaimedJob>>,
-    /// Codes of invites that are passed on.
+    /// Codes of invites, which any person may accept.
     pub(crate) codes: Mutex<Vec<(InviteId, Secret<String>)>>,
     pub(crate) people: Vec<Person>,
     pub(crate) processes: Mutex<[Option<Arc<Process>>; PROCESSES]>,
@@ -151,7 +151,7 @@ impl World {
         self.planted == Some(planted) && self.dice.roll(rarity) == 0
     }
 
-    /// Takes the time of a call to a server: mostly none, sometimes long.
+    /// Waits for the duration of a call to a server: mostly zero, sometimes long.
     pub(crate) async fn delay(&self) {
         let millis = match (self.injects_faults(), self.dice.roll(100)) {
             (true, 0) => 50 + self.dice.roll(350),
@@ -167,7 +167,7 @@ impl World {
         self.people.iter().find(|person| person.account == account).unwrap()
     }
 
-    /// A process that takes requests, by chance.
+    /// A random process that takes requests.
     pub(crate) fn any_process(&self) -> Option<Arc<Process>> {
         let processes = self.processes.lock().unwrap().clone();
         let ready: Vec<_> = processes.iter().flatten().filter(|process| process.is_ready()).collect();

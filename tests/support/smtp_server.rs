@@ -27,7 +27,7 @@ struct State {
     mails: Mutex<Vec<(String, String)>>,
     silent: AtomicBool,
     /// Connections that were opened, or that sent a command, during a silence.
-    swallowed: AtomicUsize,
+    unanswered: AtomicUsize,
 }
 
 impl SmtpServer {
@@ -46,13 +46,14 @@ impl SmtpServer {
         Self { address, state, _tasks: tasks }
     }
 
-    /// Keeps connections open without an answer. One that is caught by it never gets an answer, also afterwards.
+    /// Keeps connections open without an answer. A connection that is used during the silence never gets one, also afterwards.
     pub(crate) fn silence(&self, silent: bool) {
         self.state.silent.store(silent, Ordering::SeqCst);
     }
 
-    pub(crate) fn swallowed(&self) -> usize {
-        self.state.swallowed.load(Ordering::SeqCst)
+    /// Number of connections that were used during a silence.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.state.unanswered.load(Ordering::SeqCst)
     }
 
     /// Texts of the mails to an address, oldest first.
@@ -68,7 +69,7 @@ async fn converse(stream: TcpStream, state: Arc<State>) -> Option<()> {
     let (mut to, mut text, mut in_mail) = (String::new(), String::new(), false);
     loop {
         if state.silent.load(Ordering::SeqCst) {
-            state.swallowed.fetch_add(1, Ordering::SeqCst);
+            state.unanswered.fetch_add(1, Ordering::SeqCst);
             return std::future::pending().await;
         }
         write.write_all(format!("{answer}\r\n").as_bytes()).await.ok()?;
