@@ -1,4 +1,4 @@
-//! Rooms of live streams, on a clock that the tests advance: when a gate is asked, what a stream is told, presence, and clean-up.
+//! Rooms of live streams, on a clock that the tests advance: checks of gates, frames of streams, presence, and clean-up.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::{
@@ -112,8 +112,8 @@ impl Presence for Leases {
     }
 }
 
-/// A gate that answers as the test says, and counts how often it was asked.
-struct Door {
+/// Gate whose answer the test sets. It counts how often it was asked.
+struct TestGate {
     answer: Mutex<Result<Duration, CloseReason>>,
     /// Time that the answer takes.
     slow: Mutex<Duration>,
@@ -121,7 +121,7 @@ struct Door {
     principal: Option<Principal>,
 }
 
-impl Door {
+impl TestGate {
     fn open() -> Arc<Self> {
         let answer = Mutex::new(Ok(Duration::from_hours(24)));
         Arc::new(Self { answer, slow: Mutex::default(), asked: AtomicUsize::new(0), principal: None })
@@ -141,7 +141,7 @@ impl Door {
 }
 
 #[async_trait]
-impl Gate for Door {
+impl Gate for TestGate {
     async fn open_for(&self) -> Result<Duration, Failure<CloseReason>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let slow = *self.slow.lock().unwrap();
@@ -186,16 +186,16 @@ impl World {
         let members = [members[0], members[1]];
         Self { backend, bus, leases, members, couple: at.couple }
     }
-    async fn open_after(&self, side: Side, door: &Arc<Door>, after: Option<Cursor>) -> Stream {
-        self.backend.live().open(self.members[side.index()], door.clone(), after).await.unwrap()
+    async fn open_after(&self, side: Side, gate: &Arc<TestGate>, after: Option<Cursor>) -> Stream {
+        self.backend.live().open(self.members[side.index()], gate.clone(), after).await.unwrap()
     }
-    async fn open(&self, side: Side, door: &Arc<Door>) -> Stream {
-        self.open_after(side, door, None).await
+    async fn open(&self, side: Side, gate: &Arc<TestGate>) -> Stream {
+        self.open_after(side, gate, None).await
     }
     /// Opens a stream that has caught up.
-    async fn caught_up(&self, side: Side, door: &Arc<Door>) -> Stream {
-        let mut stream = self.open(side, door).await;
-        assert_eq!(told(&mut stream).await, ["caught up"]);
+    async fn caught_up(&self, side: Side, gate: &Arc<TestGate>) -> Stream {
+        let mut stream = self.open(side, gate).await;
+        assert_eq!(received(&mut stream).await, ["caught up"]);
         stream
     }
     async fn say(&self, side: Side, text: &str) {
@@ -226,11 +226,11 @@ fn words(frame: &Frame) -> String {
 }
 
 /// Frames that a stream has now, except that the partner is away.
-async fn told(stream: &mut Stream) -> Vec<String> {
-    told_within(stream, SOON).await
+async fn received(stream: &mut Stream) -> Vec<String> {
+    received_within(stream, SOON).await
 }
 
-async fn told_within(stream: &mut Stream, time: Duration) -> Vec<String> {
+async fn received_within(stream: &mut Stream, time: Duration) -> Vec<String> {
     let mut frames = all_within(stream, time).await;
     frames.retain(|frame| frame != "partner away");
     frames
@@ -255,13 +255,13 @@ fn signal(from: Side, kind: &str) -> Notice {
 }
 
 #[tokio::test(start_paused = true)]
-async fn room_is_closed_a_moment_after_its_last_stream() {
+async fn room_is_closed_five_seconds_after_its_last_stream() {
     let world = World::new().await;
     let subscriptions = || world.bus.open.load(Ordering::SeqCst);
     let before = subscriptions();
-    let one = world.caught_up(Side::First, &Door::open()).await;
-    let two = world.caught_up(Side::First, &Door::open()).await;
-    let three = world.caught_up(Side::Second, &Door::open()).await;
+    let one = world.caught_up(Side::First, &TestGate::open()).await;
+    let two = world.caught_up(Side::First, &TestGate::open()).await;
+    let three = world.caught_up(Side::Second, &TestGate::open()).await;
     // The log of the couple, and the sessions of its members.
     assert_eq!(subscriptions(), before + 2, "all streams of a couple share one room");
     drop((one, three));
@@ -270,7 +270,7 @@ async fn room_is_closed_a_moment_after_its_last_stream() {
     drop(two);
     sleep(Duration::from_millis(4_900)).await;
     assert_eq!(subscriptions(), before + 2, "a client that polls may return");
-    let again = world.caught_up(Side::Second, &Door::open()).await;
+    let again = world.caught_up(Side::Second, &TestGate::open()).await;
     sleep(Duration::from_secs(60)).await;
     assert_eq!(world.bus.opened.load(Ordering::SeqCst), before + 2, "it returned to the same room");
     drop(again);
@@ -278,7 +278,7 @@ async fn room_is_closed_a_moment_after_its_last_stream() {
     assert_eq!(subscriptions(), before, "the room is left open");
     let hub = format!("{:?}", world.backend.live());
     assert!(hub.contains("by_couple: {}") && hub.contains("by_account: {}"), "{hub}");
-    let _new = world.caught_up(Side::First, &Door::open()).await;
+    let _new = world.caught_up(Side::First, &TestGate::open()).await;
     assert_eq!(subscriptions(), before + 2, "a new room");
 }
 
@@ -286,11 +286,11 @@ async fn room_is_closed_a_moment_after_its_last_stream() {
 async fn room_of_an_ended_couple_is_closed_and_replaced() {
     let world = World::new().await;
     let before = world.bus.open.load(Ordering::SeqCst);
-    let mut stream = world.caught_up(Side::Second, &Door::open()).await;
+    let mut stream = world.caught_up(Side::Second, &TestGate::open()).await;
     world.leave(Side::First).await;
-    assert_eq!(told(&mut stream).await, ["bye NotPaired", "nothing more"]);
+    assert_eq!(received(&mut stream).await, ["bye NotPaired", "nothing more"]);
     assert_eq!(world.bus.open.load(Ordering::SeqCst), before, "the room is left open");
-    let refused = world.backend.live().open(world.members[1], Door::open(), None).await.unwrap_err();
+    let refused = world.backend.live().open(world.members[1], TestGate::open(), None).await.unwrap_err();
     assert!(matches!(refused, Failure::Refused(TimelineError::NotPaired)), "{refused:?}");
     let signal = stream.signal("hug", None).await.unwrap_err();
     assert!(matches!(signal, Failure::Refused(TimelineError::NotPaired)), "{signal:?}");
@@ -299,26 +299,26 @@ async fn room_of_an_ended_couple_is_closed_and_replaced() {
 #[tokio::test(start_paused = true)]
 async fn account_that_has_left_and_paired_again_does_not_join_its_old_room() {
     let world = World::new().await;
-    let door = Door::open();
-    let mut old = world.caught_up(Side::First, &door).await;
+    let gate = TestGate::open();
+    let mut old = world.caught_up(Side::First, &gate).await;
     world.leave(Side::First).await;
     let ports = world.backend.ports();
     let mut couple = ports.store.couple(world.couple).await.unwrap().unwrap();
     (couple.id, couple.ended_at, couple.head_seq) = (ports.new_id(), None, 0);
     ports.commit(vec![couple::pairing::PairingChange::Pair(couple.clone()).into()]).await.unwrap();
-    let mut new = world.open(Side::First, &door).await;
+    let mut new = world.open(Side::First, &gate).await;
     assert_eq!(new.membership().couple, couple.id);
-    assert_eq!(told(&mut new).await, ["caught up"]);
-    assert_eq!(told(&mut old).await, ["bye NotPaired", "nothing more"]);
+    assert_eq!(received(&mut new).await, ["caught up"]);
+    assert_eq!(received(&mut old).await, ["bye NotPaired", "nothing more"]);
     // The end of the old room has not removed the new one.
     let opened = world.bus.opened.load(Ordering::SeqCst);
-    let _partner = world.caught_up(Side::Second, &door).await;
+    let _partner = world.caught_up(Side::Second, &gate).await;
     assert_eq!(world.bus.opened.load(Ordering::SeqCst), opened, "the partner joins the new room");
 }
 
-/// Each kind of frame is told only if the gate was asked within the last two seconds.
+/// Each kind of frame is sent only if the gate was asked within the last two seconds.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_told_once_the_answer_of_the_gate_is_too_old() {
+async fn no_frame_is_sent_once_the_answer_of_the_gate_is_too_old() {
     let events = [
         ("entry 2", TRUST - SOON),
         ("entry 2", TRUST),
@@ -332,21 +332,21 @@ async fn nothing_is_told_once_the_answer_of_the_gate_is_too_old() {
     for (event, age) in events {
         let world = World::new().await;
         world.say(Side::Second, "first").await;
-        let (door, asked_at) = (Door::open(), Instant::now());
-        let mut stream = world.caught_up(Side::First, &door).await;
-        let mut partner = world.caught_up(Side::Second, &Door::open()).await;
+        let (gate, asked_at) = (TestGate::open(), Instant::now());
+        let mut stream = world.caught_up(Side::First, &gate).await;
+        let mut partner = world.caught_up(Side::Second, &TestGate::open()).await;
         sleep_until(asked_at + age).await;
-        assert_eq!(door.asked(), 1);
-        door.set(Err(CloseReason::SignedOut));
+        assert_eq!(gate.asked(), 1);
+        gate.set(Err(CloseReason::SignedOut));
         match event {
             "entry 2" => world.say(Side::Second, "second").await,
             "read 0 1" => world.backend.timeline().mark_read(world.members[1], None, 1).await.unwrap(),
             "partner here" => partner.announce(),
             _ => world.notice(signal(Side::Second, "hug")).await,
         }
-        let frames = told(&mut stream).await;
+        let frames = received(&mut stream).await;
         if age < TRUST {
-            assert_eq!((frames, door.asked()), (vec![event.to_owned()], 1));
+            assert_eq!((frames, gate.asked()), (vec![event.to_owned()], 1));
         } else {
             assert_eq!(frames, ["bye SignedOut", "nothing more"], "{event}");
         }
@@ -354,65 +354,65 @@ async fn nothing_is_told_once_the_answer_of_the_gate_is_too_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_page_of_older_entries_is_told_once_the_answer_of_the_gate_is_too_old() {
+async fn no_page_of_older_entries_is_sent_once_the_answer_of_the_gate_is_too_old() {
     let world = World::new().await;
     for n in 1..=60 {
         world.say(Side::Second, &n.to_string()).await;
     }
     // The room of the partner keeps the last entries only.
-    let _partner = world.caught_up(Side::Second, &Door::open()).await;
-    let door = Door::open();
-    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(0))).await;
+    let _partner = world.caught_up(Side::Second, &TestGate::open()).await;
+    let gate = TestGate::open();
+    let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(0))).await;
     assert_eq!(words(&stream.next().await.unwrap()), "entry 1");
-    assert_eq!((stream.cursor().seq, door.asked()), (1, 1));
+    assert_eq!((stream.cursor().seq, gate.asked()), (1, 1));
     sleep(TRUST).await;
-    door.set(Err(CloseReason::SignedOut));
-    assert_eq!(told(&mut stream).await, ["bye SignedOut", "nothing more"]);
+    gate.set(Err(CloseReason::SignedOut));
+    assert_eq!(received(&mut stream).await, ["bye SignedOut", "nothing more"]);
     // With a gate that stays open, all arrive, in order.
-    let door = Door::open();
-    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(0))).await;
+    let gate = TestGate::open();
+    let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(0))).await;
     let mut expected: Vec<_> = (1..=60).map(|n| format!("entry {n}")).collect();
     expected.push("caught up".to_owned());
-    assert_eq!(told(&mut stream).await, expected);
+    assert_eq!(received(&mut stream).await, expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn signal_is_sent_only_by_a_stream_whose_gate_is_known_to_be_open() {
     let world = World::new().await;
-    let mut partner = world.caught_up(Side::Second, &Door::open()).await;
-    let (door, asked_at) = (Door::open(), Instant::now());
-    let mut stream = world.caught_up(Side::First, &door).await;
+    let mut partner = world.caught_up(Side::Second, &TestGate::open()).await;
+    let (gate, asked_at) = (TestGate::open(), Instant::now());
+    let mut stream = world.caught_up(Side::First, &gate).await;
     sleep_until(asked_at + TRUST - SOON).await;
     stream.signal("hug", None).await.unwrap();
-    assert_eq!(door.asked(), 1, "it was just asked");
-    assert_eq!(told(&mut partner).await, ["signal hug of Some(First)"]);
+    assert_eq!(gate.asked(), 1, "it was just asked");
+    assert_eq!(received(&mut partner).await, ["signal hug of Some(First)"]);
     sleep_until(asked_at + TRUST).await;
     stream.signal("kiss", None).await.unwrap();
-    assert_eq!(door.asked(), 2, "the answer was too old");
-    assert_eq!(told(&mut partner).await, ["signal kiss of Some(First)"]);
+    assert_eq!(gate.asked(), 2, "the answer was too old");
+    assert_eq!(received(&mut partner).await, ["signal kiss of Some(First)"]);
     // The end of a session makes every answer void.
     world.bus.publish(Topic::Account(world.members[0]), Notice::Changed).await;
     sleep(SOON).await;
-    door.set(Err(CloseReason::SignedOut));
+    gate.set(Err(CloseReason::SignedOut));
     let refused = stream.signal("hug", None).await.unwrap_err();
     assert!(matches!(refused, Failure::Refused(TimelineError::NotPaired)), "{refused:?}");
-    assert_eq!(told(&mut partner).await, [""; 0]);
-    assert_eq!(told(&mut stream).await, ["bye SignedOut", "nothing more"]);
+    assert_eq!(received(&mut partner).await, [""; 0]);
+    assert_eq!(received(&mut stream).await, ["bye SignedOut", "nothing more"]);
     // A stream that has ended asks nothing more.
-    let asked = door.asked();
-    door.set(Ok(Duration::from_hours(1)));
+    let asked = gate.asked();
+    gate.set(Ok(Duration::from_hours(1)));
     assert!(stream.signal("hug", None).await.is_err());
-    assert_eq!((door.asked(), told(&mut partner).await.len()), (asked, 0));
+    assert_eq!((gate.asked(), received(&mut partner).await.len()), (asked, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_ends_when_the_gate_said_it_would() {
+async fn stream_ends_at_the_time_that_the_gate_returned() {
     let world = World::new().await;
-    let (door, opened) = (Door::open(), Instant::now());
-    door.set(Ok(Duration::from_secs(5)));
-    let mut stream = world.caught_up(Side::First, &door).await;
-    door.set(Err(CloseReason::Expired));
-    assert_eq!(told_within(&mut stream, Duration::from_secs(20)).await, ["bye Expired", "nothing more"]);
+    let (gate, opened) = (TestGate::open(), Instant::now());
+    gate.set(Ok(Duration::from_secs(5)));
+    let mut stream = world.caught_up(Side::First, &gate).await;
+    gate.set(Err(CloseReason::Expired));
+    assert_eq!(received_within(&mut stream, Duration::from_secs(20)).await, ["bye Expired", "nothing more"]);
     let took = opened.elapsed();
     assert!((Duration::from_secs(5)..=Duration::from_secs(5) + SOON).contains(&took), "{took:?}");
 }
@@ -420,19 +420,19 @@ async fn stream_ends_when_the_gate_said_it_would() {
 #[tokio::test(start_paused = true)]
 async fn gate_is_asked_at_each_sweep() {
     let world = World::new().await;
-    let door = Door::open();
-    let mut stream = world.caught_up(Side::First, &door).await;
-    assert_eq!(told_within(&mut stream, Duration::from_secs(3_000)).await, [""; 0]);
+    let gate = TestGate::open();
+    let mut stream = world.caught_up(Side::First, &gate).await;
+    assert_eq!(received_within(&mut stream, Duration::from_secs(3_000)).await, [""; 0]);
     // A sweep after 22.5 to 30 s, at random.
-    assert!((105..=124).contains(&door.asked()), "{} times in 3,000 s", door.asked());
+    assert!((105..=124).contains(&gate.asked()), "{} times in 3,000 s", gate.asked());
 }
 
 #[tokio::test(start_paused = true)]
 async fn signals_reach_the_partner_s_devices_and_old_ones_are_dropped() {
     let world = World::new().await;
-    let mut own = world.caught_up(Side::First, &Door::open()).await;
-    let mut one = world.caught_up(Side::Second, &Door::open()).await;
-    let mut other = world.caught_up(Side::Second, &Door::open()).await;
+    let mut own = world.caught_up(Side::First, &TestGate::open()).await;
+    let mut one = world.caught_up(Side::Second, &TestGate::open()).await;
+    let mut other = world.caught_up(Side::Second, &TestGate::open()).await;
     for n in 1..=5 {
         world.notice(signal(Side::First, &format!("x-{n}"))).await;
         sleep(SOON).await;
@@ -440,41 +440,41 @@ async fn signals_reach_the_partner_s_devices_and_old_ones_are_dropped() {
     let all = |numbers: std::ops::RangeInclusive<u32>| -> Vec<String> {
         numbers.map(|n| format!("signal x-{n} of Some(First)")).collect()
     };
-    assert_eq!(told(&mut one).await, all(1..=5));
-    assert_eq!(told(&mut own).await, [""; 0], "its own side sent them");
+    assert_eq!(received(&mut one).await, all(1..=5));
+    assert_eq!(received(&mut own).await, [""; 0], "its own side sent them");
     for n in 6..=25 {
         world.notice(signal(Side::First, &format!("x-{n}"))).await;
         sleep(SOON).await;
     }
-    assert_eq!(told(&mut one).await, all(10..=25), "the last sixteen");
-    assert_eq!(told(&mut other).await, all(10..=25));
+    assert_eq!(received(&mut one).await, all(10..=25), "the last sixteen");
+    assert_eq!(received(&mut other).await, all(10..=25));
     // A stream that opens later gets none of them.
-    let mut late = world.caught_up(Side::Second, &Door::open()).await;
-    assert_eq!(told(&mut late).await, [""; 0]);
+    let mut late = world.caught_up(Side::Second, &TestGate::open()).await;
+    assert_eq!(received(&mut late).await, [""; 0]);
     // Signals are kept until the second sweep without a new one.
-    let mut sleepy = world.caught_up(Side::Second, &Door::open()).await;
+    let mut sleepy = world.caught_up(Side::Second, &TestGate::open()).await;
     world.notice(signal(Side::First, "x-26")).await;
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(told(&mut sleepy).await, all(26..=26));
+    assert_eq!(received(&mut sleepy).await, all(26..=26));
     world.notice(signal(Side::First, "x-27")).await;
     sleep(Duration::from_secs(90)).await;
     world.notice(signal(Side::First, "x-28")).await;
-    assert_eq!(told(&mut sleepy).await, all(28..=28));
+    assert_eq!(received(&mut sleepy).await, all(28..=28));
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_presses_at_one_place_within_a_second_and_a_half_are_a_kiss() {
     let world = World::new().await;
     let mut streams = [
-        world.caught_up(Side::First, &Door::open()).await,
-        world.caught_up(Side::Second, &Door::open()).await,
+        world.caught_up(Side::First, &TestGate::open()).await,
+        world.caught_up(Side::Second, &TestGate::open()).await,
     ];
     let body = |x: f64| couple::timeline::Body::new("body", &json!({ "x": x, "y": 0.5 })).ok();
     let press = |from, x| world.notice(Notice::Signal { from, kind: "thumb".to_owned(), body: body(x) });
     let mut kisses = async || {
         let mut all = Vec::new();
         for stream in &mut streams {
-            let frames = told(stream).await;
+            let frames = received(stream).await;
             all.push(frames.iter().filter(|frame| *frame == "signal thumb_kiss of None").count());
         }
         all
@@ -505,16 +505,16 @@ async fn two_presses_at_one_place_within_a_second_and_a_half_are_a_kiss() {
 async fn presence_is_renewed_while_a_stream_announces_it_and_ends_soon_after() {
     let world = World::new().await;
     let ana = world.members[0];
-    let mut partner = world.caught_up(Side::Second, &Door::open()).await;
-    let mut silent = world.caught_up(Side::First, &Door::open()).await;
-    let mut one = world.caught_up(Side::First, &Door::open()).await;
-    let mut two = world.caught_up(Side::First, &Door::open()).await;
+    let mut partner = world.caught_up(Side::Second, &TestGate::open()).await;
+    let mut silent = world.caught_up(Side::First, &TestGate::open()).await;
+    let mut one = world.caught_up(Side::First, &TestGate::open()).await;
+    let mut two = world.caught_up(Side::First, &TestGate::open()).await;
     assert_eq!(world.leases.calls(ana), []);
     let started = world.leases.start.elapsed().as_secs();
     one.announce();
     one.announce();
     two.announce();
-    assert_eq!(told(&mut partner).await, ["partner here"]);
+    assert_eq!(received(&mut partner).await, ["partner here"]);
     sleep(Duration::from_secs(60)).await;
     let renewed = [(started, "renew", 60), (started + 25, "renew", 60), (started + 50, "renew", 60)];
     assert_eq!(world.leases.calls(ana), renewed);
@@ -524,14 +524,14 @@ async fn presence_is_renewed_while_a_stream_announces_it_and_ends_soon_after() {
     drop(one);
     sleep(Duration::from_millis(2_900)).await;
     // A client that reconnects or polls again.
-    let mut one = world.caught_up(Side::First, &Door::open()).await;
+    let mut one = world.caught_up(Side::First, &TestGate::open()).await;
     one.announce();
     sleep(Duration::from_millis(100)).await;
     let calls = world.leases.calls(ana);
     assert_eq!(calls[3..], [(started + 72, "renew", 60)], "it was not gone for three seconds");
     drop(one);
     let ended = Instant::now();
-    assert_eq!(told(&mut partner).await, [""; 0]);
+    assert_eq!(received(&mut partner).await, [""; 0]);
     sleep_until(ended + Duration::from_millis(2_900)).await;
     assert_eq!(world.leases.calls(ana).len(), 4);
     sleep_until(ended + Duration::from_millis(3_100)).await;
@@ -540,19 +540,19 @@ async fn presence_is_renewed_while_a_stream_announces_it_and_ends_soon_after() {
     assert_eq!(all_within(&mut partner, Duration::from_millis(2_500)).await, ["partner away"]);
     sleep(Duration::from_secs(120)).await;
     assert_eq!(world.leases.calls(ana).len(), 5, "nothing renews it any more");
-    assert_eq!(told(&mut silent).await, [""; 0]);
+    assert_eq!(received(&mut silent).await, [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn streams_end_when_the_process_stops() {
     let world = World::new().await;
-    let mut stream = world.caught_up(Side::First, &Door::open()).await;
+    let mut stream = world.caught_up(Side::First, &TestGate::open()).await;
     assert!(!world.backend.live().is_draining());
     world.backend.live().drain();
     assert!(world.backend.live().is_draining());
-    assert_eq!(told(&mut stream).await, ["bye Draining", "nothing more"]);
-    let mut late = world.open(Side::Second, &Door::open()).await;
-    assert_eq!(told(&mut late).await, ["bye Draining", "nothing more"]);
+    assert_eq!(received(&mut stream).await, ["bye Draining", "nothing more"]);
+    let mut late = world.open(Side::Second, &TestGate::open()).await;
+    assert_eq!(received(&mut late).await, ["bye Draining", "nothing more"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -561,19 +561,19 @@ async fn stream_continues_after_a_known_cursor_and_starts_anew_after_an_unknown_
     for n in 1..=3 {
         world.say(Side::Second, &n.to_string()).await;
     }
-    let door = Door::open();
-    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(1))).await;
-    assert_eq!(told(&mut stream).await, ["entry 2", "entry 3", "caught up"]);
+    let gate = TestGate::open();
+    let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(1))).await;
+    assert_eq!(received(&mut stream).await, ["entry 2", "entry 3", "caught up"]);
     let cursor = stream.cursor();
     world.backend.timeline().mark_read(world.members[1], None, 2).await.unwrap();
-    let mut stream = world.open_after(Side::First, &door, Some(cursor)).await;
-    assert_eq!(told(&mut stream).await, ["read 0 2", "caught up"]);
-    let mut stream = world.open_after(Side::First, &door, Some(Cursor::at(4))).await;
-    assert_eq!(told(&mut stream).await, ["reset CursorUnknown", "caught up"]);
+    let mut stream = world.open_after(Side::First, &gate, Some(cursor)).await;
+    assert_eq!(received(&mut stream).await, ["read 0 2", "caught up"]);
+    let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(4))).await;
+    assert_eq!(received(&mut stream).await, ["reset CursorUnknown", "caught up"]);
     assert_eq!(stream.cursor().seq, 3);
 }
 
-/// Sessions of which some have ended, with a record of who was asked for.
+/// Sessions of which some have ended, with a record of the sessions that were checked.
 #[derive(Default)]
 struct Sessions {
     ended: Mutex<Vec<String>>,
@@ -616,15 +616,15 @@ async fn sessions_of_open_streams_are_checked_once_a_second() {
     let (world, sessions) = (World::new().await, Arc::new(Sessions::default()));
     let live = Live::new(world.backend.ports().clone(), sessions.clone(), LiveOptions::default());
     let [ana, ben] = world.members;
-    let phone = || Door::of(Principal::new(ana, "phone"));
+    let phone = || TestGate::of(Principal::new(ana, "phone"));
     let one = live.open(ana, phone(), None).await.unwrap();
     let two = live.open(ana, phone(), None).await.unwrap();
-    let unwatched = live.open(ana, Door::open(), None).await.unwrap();
+    let unwatched = live.open(ana, TestGate::open(), None).await.unwrap();
     sleep(Duration::from_millis(900)).await;
     assert_eq!(sessions.asked(), [""; 0]);
     sleep(Duration::from_millis(200)).await;
     assert_eq!(sessions.asked(), ["phone"], "once for both streams");
-    let other = live.open(ben, Door::of(Principal::new(ben, "tablet")), None).await.unwrap();
+    let other = live.open(ben, TestGate::of(Principal::new(ben, "tablet")), None).await.unwrap();
     sleep(Duration::from_secs(3)).await;
     assert_eq!(sessions.asked(), ["phone", "phone", "phone", "tablet", "tablet", "tablet"]);
     drop(one);
@@ -647,35 +647,39 @@ async fn stream_of_an_ended_session_asks_its_gate_at_the_next_check() {
     let (world, sessions) = (World::new().await, Arc::new(Sessions::default()));
     let live = Live::new(world.backend.ports().clone(), sessions.clone(), LiveOptions::default());
     let [ana, ben] = world.members;
-    let (door, partner_door) =
-        (Door::of(Principal::new(ana, "phone")), Door::of(Principal::new(ben, "tablet")));
-    let mut stream = live.open(ana, door.clone(), None).await.unwrap();
-    let mut partner = live.open(ben, partner_door.clone(), None).await.unwrap();
+    let (gate, partner_gate) =
+        (TestGate::of(Principal::new(ana, "phone")), TestGate::of(Principal::new(ben, "tablet")));
+    let mut stream = live.open(ana, gate.clone(), None).await.unwrap();
+    let mut partner = live.open(ben, partner_gate.clone(), None).await.unwrap();
     assert_eq!(
-        (told(&mut stream).await, told(&mut partner).await),
+        (received(&mut stream).await, received(&mut partner).await),
         (vec!["caught up".to_owned()], vec!["caught up".to_owned()])
     );
     sessions.short.store(true, Ordering::SeqCst);
     sessions.end("phone");
-    door.set(Err(CloseReason::SignedOut));
-    assert_eq!(told_within(&mut stream, Duration::from_secs(5)).await, [""; 0], "the answer is useless");
+    gate.set(Err(CloseReason::SignedOut));
+    assert_eq!(received_within(&mut stream, Duration::from_secs(5)).await, [""; 0], "the answer is useless");
     sessions.short.store(false, Ordering::SeqCst);
-    let ended = told_within(&mut stream, Duration::from_millis(1_050)).await;
+    let ended = received_within(&mut stream, Duration::from_millis(1_050)).await;
     assert_eq!(ended, ["bye SignedOut", "nothing more"]);
     // Between two checks.
     sleep(Duration::from_millis(500)).await;
-    assert_eq!(told_within(&mut partner, Duration::from_secs(3)).await, [""; 0], "its session is valid");
-    // While the ended session has a stream, it is not asked for again; a new stream of it is.
+    assert_eq!(received_within(&mut partner, Duration::from_secs(3)).await, [""; 0], "its session is valid");
+    // While the ended session has a stream, it is not checked again, except after a new stream of it has opened.
     sessions.asked();
     sleep(Duration::from_secs(2)).await;
     assert_eq!(sessions.asked(), ["tablet", "tablet"]);
-    let new_door = Door::of(Principal::new(ana, "phone"));
-    let mut new = live.open(ana, new_door.clone(), None).await.unwrap();
-    assert_eq!(told(&mut new).await, ["caught up"]);
-    let asked = new_door.asked();
+    let new_gate = TestGate::of(Principal::new(ana, "phone"));
+    let mut new = live.open(ana, new_gate.clone(), None).await.unwrap();
+    assert_eq!(received(&mut new).await, ["caught up"]);
+    let asked = new_gate.asked();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(sessions.asked(), ["phone", "tablet"]);
-    assert_eq!((told(&mut new).await, new_door.asked()), (Vec::new(), asked + 1), "its gate is still open");
+    assert_eq!(
+        (received(&mut new).await, new_gate.asked()),
+        (Vec::new(), asked + 1),
+        "its gate is still open"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -685,7 +689,7 @@ async fn session_is_checked_with_its_latest_expiry() {
     let ana = world.members[0];
     let until = |seconds: i64| {
         let at = couple::Timestamp::from_micros(seconds * 1_000_000);
-        Door::of(Principal::new(ana, "phone").with_expiry(at))
+        TestGate::of(Principal::new(ana, "phone").with_expiry(at))
     };
     let mut open = vec![live.open(ana, until(6), None).await.unwrap()];
     // Between two checks.
@@ -696,7 +700,7 @@ async fn session_is_checked_with_its_latest_expiry() {
         sleep(Duration::from_millis(1_000)).await;
         assert_eq!(sessions.asked().last().map(String::as_str), Some(checked));
     }
-    open.push(live.open(ana, Door::of(Principal::new(ana, "phone")), None).await.unwrap());
+    open.push(live.open(ana, TestGate::of(Principal::new(ana, "phone")), None).await.unwrap());
     sleep(Duration::from_millis(1_000)).await;
     assert_eq!(sessions.asked(), ["phone"], "a session that does not expire");
 }
@@ -708,18 +712,18 @@ async fn end_of_a_session_reaches_its_streams_in_the_room_of_the_new_couple() {
     let live = Live::new(world.backend.ports().clone(), sessions.clone(), LiveOptions::default());
     let (ana, ports) = (world.members[0], world.backend.ports());
     let principal = Principal::new(ana, "phone");
-    let old = live.open(ana, Door::of(principal.clone()), None).await.unwrap();
+    let old = live.open(ana, TestGate::of(principal.clone()), None).await.unwrap();
     world.leave(Side::First).await;
     let mut couple = ports.store.couple(world.couple).await.unwrap().unwrap();
     (couple.id, couple.ended_at, couple.head_seq) = (ports.new_id(), None, 0);
     ports.commit(vec![couple::pairing::PairingChange::Pair(couple).into()]).await.unwrap();
     sleep(SOON).await;
-    let door = Door::of(principal);
-    let mut new = live.open(ana, door.clone(), None).await.unwrap();
-    assert_eq!(told(&mut new).await, ["caught up"]);
+    let gate = TestGate::of(principal);
+    let mut new = live.open(ana, gate.clone(), None).await.unwrap();
+    assert_eq!(received(&mut new).await, ["caught up"]);
     sessions.end("phone");
-    door.set(Err(CloseReason::SignedOut));
-    let frames = told_within(&mut new, Duration::from_millis(1_100)).await;
+    gate.set(Err(CloseReason::SignedOut));
+    let frames = received_within(&mut new, Duration::from_millis(1_100)).await;
     assert_eq!(frames, ["bye SignedOut", "nothing more"]);
     drop(old);
 }
@@ -735,7 +739,7 @@ async fn options_of_live_delivery_are_those_of_the_host() {
 
 /// A stream that waits is woken by each event, not at the next sweep.
 #[tokio::test(start_paused = true)]
-async fn waiting_stream_is_told_at_once() {
+async fn waiting_stream_receives_each_event_immediately() {
     for expected in [
         "entry 2",
         "signal hug of Some(Second)",
@@ -746,15 +750,15 @@ async fn waiting_stream_is_told_at_once() {
     ] {
         let world = World::new().await;
         world.say(Side::Second, "first").await;
-        let door = Door::open();
-        let mut stream = world.caught_up(Side::First, &door).await;
+        let gate = TestGate::open();
+        let mut stream = world.caught_up(Side::First, &gate).await;
         let event = async {
             sleep(Duration::from_secs(1)).await;
             match expected {
                 "entry 2" => world.say(Side::Second, "second").await,
                 "read 0 1" => world.backend.timeline().mark_read(world.members[1], None, 1).await.unwrap(),
                 "bye SignedOut" => {
-                    door.set(Err(CloseReason::SignedOut));
+                    gate.set(Err(CloseReason::SignedOut));
                     world.bus.publish(Topic::Account(world.members[0]), Notice::Changed).await;
                 }
                 "bye NotPaired" => world.leave(Side::Second).await,
@@ -773,40 +777,40 @@ async fn waiting_stream_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn answer_of_a_slow_gate_permits_one_frame() {
     let world = World::new().await;
-    let door = Door::open();
-    let mut stream = world.caught_up(Side::First, &door).await;
-    *door.slow.lock().unwrap() = TRUST * 2;
+    let gate = TestGate::open();
+    let mut stream = world.caught_up(Side::First, &gate).await;
+    *gate.slow.lock().unwrap() = TRUST * 2;
     sleep(TRUST).await;
     world.say(Side::Second, "one").await;
     world.say(Side::Second, "two").await;
     let started = Instant::now();
     assert_eq!(words(&stream.next().await.unwrap()), "entry 1");
-    assert_eq!((started.elapsed(), door.asked()), (TRUST * 2, 2));
+    assert_eq!((started.elapsed(), gate.asked()), (TRUST * 2, 2));
     assert_eq!(words(&stream.next().await.unwrap()), "entry 2");
-    assert_eq!((started.elapsed(), door.asked()), (TRUST * 4, 3));
+    assert_eq!((started.elapsed(), gate.asked()), (TRUST * 4, 3));
 }
 
 #[tokio::test(start_paused = true)]
 async fn answer_that_no_frame_needed_is_not_kept_for_a_later_one() {
     let world = World::new().await;
-    let door = Door::open();
-    let mut stream = world.caught_up(Side::First, &door).await;
+    let gate = TestGate::open();
+    let mut stream = world.caught_up(Side::First, &gate).await;
     world.bus.publish(Topic::Account(world.members[0]), Notice::Changed).await;
-    assert_eq!((told(&mut stream).await, door.asked()), (Vec::new(), 2));
-    door.set(Err(CloseReason::SignedOut));
+    assert_eq!((received(&mut stream).await, gate.asked()), (Vec::new(), 2));
+    gate.set(Err(CloseReason::SignedOut));
     sleep(TRUST).await;
     world.say(Side::Second, "secret").await;
-    assert_eq!(told(&mut stream).await, ["bye SignedOut", "nothing more"]);
+    assert_eq!(received(&mut stream).await, ["bye SignedOut", "nothing more"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn signal_is_kept_for_a_busy_stream_for_at_least_a_sweep() {
     let world = World::new().await;
-    let mut stream = world.caught_up(Side::Second, &Door::open()).await;
+    let mut stream = world.caught_up(Side::Second, &TestGate::open()).await;
     for n in 0..8 {
         world.notice(signal(Side::First, &format!("x-{n}"))).await;
         sleep(Duration::from_secs(22)).await;
-        assert_eq!(told(&mut stream).await, [format!("signal x-{n} of Some(First)")]);
+        assert_eq!(received(&mut stream).await, [format!("signal x-{n} of Some(First)")]);
         // Sweeps without a signal.
         sleep(Duration::from_secs(70)).await;
     }
@@ -815,10 +819,10 @@ async fn signal_is_kept_for_a_busy_stream_for_at_least_a_sweep() {
 #[tokio::test(start_paused = true)]
 async fn presence_of_a_partner_is_queried_only_for_open_streams_and_anew_for_the_first() {
     let world = World::new().await;
-    let mut ana = world.caught_up(Side::First, &Door::open()).await;
-    let _silent = world.caught_up(Side::First, &Door::open()).await;
+    let mut ana = world.caught_up(Side::First, &TestGate::open()).await;
+    let _silent = world.caught_up(Side::First, &TestGate::open()).await;
     ana.announce();
-    let mut ben = world.open(Side::Second, &Door::open()).await;
+    let mut ben = world.open(Side::Second, &TestGate::open()).await;
     assert_eq!(all_within(&mut ben, SOON).await, ["caught up", "partner here"]);
     drop(ben);
     drop(ana);
@@ -828,17 +832,17 @@ async fn presence_of_a_partner_is_queried_only_for_open_streams_and_anew_for_the
     sleep(Duration::from_secs(20)).await;
     let of_ben = world.leases.queries.load(Ordering::SeqCst);
     assert!(of_ben <= 1, "{of_ben} queries");
-    let mut ben = world.open(Side::Second, &Door::open()).await;
+    let mut ben = world.open(Side::Second, &TestGate::open()).await;
     assert_eq!(all_within(&mut ben, SOON).await, ["caught up", "partner away"], "not what was known before");
 }
 
 #[tokio::test(start_paused = true)]
-async fn client_that_knows_the_partner_s_presence_is_told_of_changes_only() {
+async fn client_that_knows_the_partner_s_presence_receives_changes_only() {
     let world = World::new().await;
-    let mut ben = world.open(Side::Second, &Door::open()).await;
+    let mut ben = world.open(Side::Second, &TestGate::open()).await;
     ben.knows_presence();
     assert_eq!(all_within(&mut ben, Duration::from_secs(60)).await, ["caught up"]);
-    let mut ana = world.caught_up(Side::First, &Door::open()).await;
+    let mut ana = world.caught_up(Side::First, &TestGate::open()).await;
     ana.announce();
     assert_eq!(all_within(&mut ben, SOON).await, ["partner here"]);
     assert!(format!("{ben:?}").starts_with("Stream { at: Membership"), "{ben:?}");
@@ -848,7 +852,7 @@ async fn client_that_knows_the_partner_s_presence_is_told_of_changes_only() {
 #[tokio::test(start_paused = true)]
 async fn end_of_a_connection_elsewhere_renews_the_presence_of_a_member_who_is_here() {
     let world = World::new().await;
-    let mut one = world.caught_up(Side::First, &Door::open()).await;
+    let mut one = world.caught_up(Side::First, &TestGate::open()).await;
     world.notice(Notice::Left(Side::First)).await;
     sleep(SOON).await;
     assert_eq!(world.leases.calls(world.members[0]), [], "the stream announces no presence");
