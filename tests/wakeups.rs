@@ -27,16 +27,16 @@ use couple::{
     store::{MemoryBus, MemoryStore},
     timeline::{Append, Entry},
 };
-use dice::Dice;
 use observed_store::{ObservedStore, StoreObserver};
+use seeded_random::SeededRandom;
 use serde_json::json;
 
-#[path = "support/dice.rs"]
-mod dice;
 #[path = "support/observed_store.rs"]
 mod observed_store;
 #[path = "../benches/people/mod.rs"]
 mod people;
+#[path = "support/seeded_random.rs"]
+mod seeded_random;
 
 /// Entries that are written in one interleaving; the last one changes the first.
 const ENTRIES: usize = 3;
@@ -55,11 +55,11 @@ enum Mutant {
     Stale,
 }
 
-impl Dice {
+impl SeededRandom {
     /// Yields to other tasks, or not.
     async fn pause(&self) {
-        let turns = if self.roll(4) == 0 { 12 } else { 3 };
-        for _ in 0..self.roll(turns) {
+        let turns = if self.below(4) == 0 { 12 } else { 3 };
+        for _ in 0..self.below(turns) {
             let mut passed = false;
             std::future::poll_fn(|context| {
                 if std::mem::replace(&mut passed, true) {
@@ -77,7 +77,7 @@ impl Dice {
 #[derive(Clone)]
 struct Slow {
     inner: MemoryBus,
-    dice: Dice,
+    random: SeededRandom,
     mutant: Mutant,
     /// Number of running reads of a log or a couple.
     reading: Arc<AtomicUsize>,
@@ -93,28 +93,28 @@ struct SlowSubscription(Listening, Slow);
 #[async_trait]
 impl Bus for Slow {
     async fn publish(&self, topic: Topic, notice: Notice) {
-        self.dice.pause().await;
+        self.random.pause().await;
         if self.mutant == Mutant::Deaf && self.reading.load(Ordering::SeqCst) > 0 {
             return;
         }
-        if self.dice.roll(32) > 0 {
+        if self.random.below(32) > 0 {
             return self.inner.publish(topic, notice).await;
         }
         // Later notices may overtake it.
         let slow = self.clone();
         drop(tokio::spawn(async move {
-            slow.dice.pause().await;
+            slow.random.pause().await;
             slow.inner.publish(topic, notice).await;
         }));
     }
     async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
-        self.dice.pause().await;
+        self.random.pause().await;
         let listening = if self.mutant == Mutant::Late {
             Listening::Later(topics)
         } else {
             Listening::Now(self.inner.subscribe(topics).await)
         };
-        self.dice.pause().await;
+        self.random.pause().await;
         Box::new(SlowSubscription(listening, self.clone()))
     }
 }
@@ -137,10 +137,10 @@ impl StoreObserver for Slow {
         if ["couple", "entries"].contains(&read) {
             self.reading.fetch_add(1, Ordering::SeqCst);
         }
-        self.dice.pause().await;
+        self.random.pause().await;
     }
     async fn after(&self, read: &'static str) {
-        self.dice.pause().await;
+        self.random.pause().await;
         if ["couple", "entries"].contains(&read) {
             self.reading.fetch_sub(1, Ordering::SeqCst);
         }
@@ -154,7 +154,7 @@ impl StoreObserver for Slow {
     }
 }
 
-struct SlowGate(Dice);
+struct SlowGate(SeededRandom);
 
 #[async_trait]
 impl Gate for SlowGate {
@@ -176,13 +176,16 @@ impl Wake for Flag {
 /// Runs all futures, each only when it was woken, in random order, interleaved with spawned tasks.
 ///
 /// False: one waits for ever.
-async fn meet<const N: usize>(dice: &Dice, mut all: [Pin<&mut dyn Future<Output = ()>>; N]) -> bool {
+async fn meet<const N: usize>(
+    random: &SeededRandom,
+    mut all: [Pin<&mut dyn Future<Output = ()>>; N],
+) -> bool {
     let flags: [Arc<Flag>; N] = std::array::from_fn(|_| Arc::new(Flag(true.into())));
     let (mut done, mut quiet) = ([false; N], 0);
     while done != [true; N] {
         let ready: Vec<usize> = (0..N).filter(|&n| !done[n] && flags[n].0.load(Ordering::SeqCst)).collect();
         // Commits and rooms are separate tasks, which only the runtime can run.
-        if ready.is_empty() || dice.roll(4) == 0 {
+        if ready.is_empty() || random.below(4) == 0 {
             quiet = if ready.is_empty() { quiet + 1 } else { 0 };
             if quiet == QUIET {
                 return false;
@@ -191,7 +194,7 @@ async fn meet<const N: usize>(dice: &Dice, mut all: [Pin<&mut dyn Future<Output 
             continue;
         }
         quiet = 0;
-        let next = ready[usize::try_from(dice.roll(ready.len() as u64)).unwrap()];
+        let next = ready[usize::try_from(random.below(ready.len() as u64)).unwrap()];
         flags[next].0.store(false, Ordering::SeqCst);
         let waker = Waker::from(flags[next].clone());
         done[next] = all[next].as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
@@ -202,7 +205,7 @@ async fn meet<const N: usize>(dice: &Dice, mut all: [Pin<&mut dyn Future<Output 
 struct Stage {
     backend: Backend,
     bus: Slow,
-    dice: Dice,
+    random: SeededRandom,
     couple: [AccountId; 2],
     head: i64,
 }
@@ -214,8 +217,8 @@ fn entry_text(line: &EncodedEntry) -> String {
 
 impl Stage {
     async fn new(mutant: Mutant) -> Self {
-        let dice = Dice::default();
-        let bus = Slow { inner: MemoryBus::new(), dice: dice.clone(), mutant, reading: Arc::default() };
+        let random = SeededRandom::default();
+        let bus = Slow { inner: MemoryBus::new(), random: random.clone(), mutant, reading: Arc::default() };
         let store = ObservedStore(MemoryStore::new(), Arc::new(bus.clone()));
         let builder =
             Backend::builder().blobs(couple::blobs::Blobs::memory()).store(store).keys(Keyring::new([0; 32]));
@@ -228,18 +231,18 @@ impl Stage {
                 backend.accounts().unwrap().authenticate(&couple::Secret::new(token)).await.unwrap();
             couple.push(account.id);
         }
-        Self { backend, bus, dice, couple: [couple[0], couple[1]], head: 0 }
+        Self { backend, bus, random, couple: [couple[0], couple[1]], head: 0 }
     }
 
     /// Yields a random number of times.
     async fn dawdle(&self) {
-        for _ in 0..self.dice.roll(12) {
-            self.dice.pause().await;
+        for _ in 0..self.random.below(12) {
+            self.random.pause().await;
         }
     }
 
     async fn open(&self, account: AccountId, cursor: Cursor) -> couple::notify::live::Stream {
-        let gate = Arc::new(SlowGate(self.dice.clone()));
+        let gate = Arc::new(SlowGate(self.random.clone()));
         self.backend.live().open(account, gate, Some(cursor)).await.unwrap()
     }
 
@@ -248,23 +251,23 @@ impl Stage {
     /// The partner is interrupted at random, and reconnects from the first cursor. Returns whether everything arrived, in order, in its
     /// state at that time.
     async fn play(&mut self, seed: u64) -> bool {
-        self.dice.seed(seed);
-        let (backend, dice, head) = (&self.backend, &self.dice, self.head);
+        self.random.seed(seed);
+        let (backend, random, head) = (&self.backend, &self.random, self.head);
         let [writer, reader] = self.couple;
         let changed = AtomicBool::new(false);
         let write = async {
             for n in 1..ENTRIES {
-                dice.pause().await;
+                random.pause().await;
                 let (client_id, body) = (format!("{seed}-{n}"), json!({ "text": "before" }));
                 let command = Append { couple: None, client_id, kind: "text".to_owned(), body };
                 backend.timeline().append(&RequestContext::default(), writer, &command).await.unwrap();
             }
-            dice.pause().await;
+            random.pause().await;
             backend.timeline().edit(writer, None, head + 1, &json!({ "text": "after" })).await.unwrap();
             changed.store(true, Ordering::SeqCst);
         };
         let (mut here, mut seen, fresh) = (Vec::new(), Vec::new(), AtomicBool::new(true));
-        let without_steady_stream = dice.roll(2) == 0;
+        let without_steady_stream = random.below(2) == 0;
         let stay = async {
             if without_steady_stream {
                 here = (head + 1..=head + ENTRIES as i64).collect();
@@ -284,7 +287,7 @@ impl Stage {
             while seen.len() < ENTRIES {
                 let came_after = changed.load(Ordering::SeqCst);
                 let mut stream = self.open(reader, cursor).await;
-                let cut = dice.roll(4);
+                let cut = random.below(4);
                 while seen.len() < ENTRIES && cut != seen.len() as u64 {
                     if let Some(Frame::Entry { line, .. }) = stream.next().await {
                         if came_after
@@ -297,12 +300,12 @@ impl Stage {
                     }
                 }
                 cursor = stream.cursor();
-                if dice.roll(3) == 0 {
+                if random.below(3) == 0 {
                     (cursor, seen) = (Cursor::at(head), Vec::new());
                 }
             }
         };
-        let arrived = meet(dice, [pin!(write), pin!(stay), pin!(come_and_go)]).await;
+        let arrived = meet(random, [pin!(write), pin!(stay), pin!(come_and_go)]).await;
         self.head += ENTRIES as i64;
         for _ in 0..QUIET {
             tokio::task::yield_now().await;

@@ -123,7 +123,7 @@ pub(crate) async fn follow(world: Arc<World>, index: usize) {
         tokio::select! {
             biased;
             () = person.device.changed.notified() => {}
-            () = sleep(wait + Duration::from_millis(world.dice.roll(100))) => {}
+            () = sleep(wait + Duration::from_millis(world.random.below(100))) => {}
         }
     }
 }

@@ -20,8 +20,6 @@ use std::collections::BTreeMap;
 use invariant::Planted;
 use run::{Outcome, run};
 
-#[path = "../support/dice.rs"]
-mod dice;
 mod follower;
 mod history;
 mod invariant;
@@ -29,6 +27,8 @@ mod network;
 mod process;
 mod requests;
 mod run;
+#[path = "../support/seeded_random.rs"]
+mod seeded_random;
 mod store;
 mod world;
 

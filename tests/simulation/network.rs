@@ -112,7 +112,7 @@ impl Network {
     /// Breaks the connection of a process for a short time.
     pub(crate) fn reconnect(&self, world: &Arc<World>, process: usize) {
         if self.partition(process) {
-            let (world, after) = (world.clone(), Duration::from_millis(world.dice.roll(1_500)));
+            let (world, after) = (world.clone(), Duration::from_millis(world.random.below(1_500)));
             tokio::spawn(async move {
                 sleep(after).await;
                 world.network.heal(process);
@@ -156,7 +156,7 @@ impl Network {
         };
         let copies = if world.fault(25) { 2 } else { 1 };
         for _ in 0..copies {
-            let millis = if world.fault(30) { world.dice.roll(2_000) } else { world.dice.roll(15) };
+            let millis = if world.fault(30) { world.random.below(2_000) } else { world.random.below(15) };
             let (world, topic, notice) = (world.clone(), topic.clone(), notice.clone());
             tokio::spawn(async move {
                 sleep(Duration::from_millis(millis)).await;

@@ -104,7 +104,7 @@ impl Process {
             .blobs(Blobs::memory())
             .keys(Keyring::new([7; 32]))
             .clock(world.clock())
-            .entropy(SeededEntropy::new(world.dice.roll(u64::MAX)))
+            .entropy(SeededEntropy::new(world.random.below(u64::MAX)))
             .queue(Queue::new(SimulatedJob::QUEUE, 2))
             .jobs(move |jobs, _| jobs.with(SimulatedJobHandler(handler.clone())))
             .worker(worker)
@@ -382,12 +382,12 @@ impl Handler<SimulatedJob> for SimulatedJobHandler {
         world.note("job run", format_args!("{} runs job {number}, attempt {}", process.id, context.attempt));
         sleep(job.duration.unwrap_or_default()).await;
         // Up to six leases long.
-        let millis = if world.dice.roll(8) == 0 { 20_000 } else { 1_500 };
-        for _ in 0..world.dice.roll(3) {
-            sleep(Duration::from_millis(world.dice.roll(millis))).await;
+        let millis = if world.random.below(8) == 0 { 20_000 } else { 1_500 };
+        for _ in 0..world.random.below(3) {
+            sleep(Duration::from_millis(world.random.below(millis))).await;
             process.point("in a job").await;
         }
-        let result = match world.dice.roll(32) {
+        let result = match world.random.below(32) {
             0..=3 if world.injects_faults() => Err(JobError::Retry(failed(ErrorKind::Unavailable, "run"))),
             4 if world.injects_faults() => {
                 Err(JobError::RetryAfter(failed(ErrorKind::Overloaded, "run"), Duration::from_secs(3)))

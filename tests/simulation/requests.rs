@@ -96,8 +96,11 @@ pub(crate) async fn make(world: Arc<World>, person: usize, request: Request, num
         };
         let Some(backend) = process.backend() else { continue };
         // A client that disconnects drops its request at any point.
-        let limit =
-            if world.fault(20) { Duration::from_millis(world.dice.roll(30)) } else { Duration::from_mins(5) };
+        let limit = if world.fault(20) {
+            Duration::from_millis(world.random.below(30))
+        } else {
+            Duration::from_mins(5)
+        };
         let attempt = timeout(limit, attempt(&world, &backend, &context, person, &request));
         let answer = process.call(attempt).await;
         drop(backend);
@@ -122,10 +125,10 @@ pub(crate) async fn make(world: Arc<World>, person: usize, request: Request, num
                 );
             }
         }
-        if world.dice.roll(12) == 0 {
+        if world.random.below(12) == 0 {
             return;
         }
-        sleep(Duration::from_millis(world.dice.roll(400))).await;
+        sleep(Duration::from_millis(world.random.below(400))).await;
     }
 }
 

@@ -97,25 +97,25 @@ impl Driver {
 
     /// Time until the next step.
     fn gap(&self) -> Duration {
-        let dice = &self.world.dice;
-        Duration::from_millis(match dice.roll(120) {
+        let random = &self.world.random;
+        Duration::from_millis(match random.below(120) {
             // Long enough that no later notice hides the loss of one.
-            0 => 15_000 + dice.roll(20_000),
-            1..=10 => dice.roll(2_000),
-            11..=80 => dice.roll(200),
-            _ => dice.roll(20),
+            0 => 15_000 + random.below(20_000),
+            1..=10 => random.below(2_000),
+            11..=80 => random.below(200),
+            _ => random.below(20),
         })
     }
 
     /// One action of a person or a device, or one fault.
     fn step(&mut self) {
-        let (world, dice) = (self.world.clone(), self.world.dice.clone());
+        let (world, random) = (self.world.clone(), self.world.random.clone());
         let index = world.choose(PROCESSES);
         let process = world.processes.lock().unwrap()[index].clone();
-        match dice.roll(100) {
+        match random.below(100) {
             0..=2 => {
                 if let Some(process) = process {
-                    process.kill_after(dice.roll(40));
+                    process.kill_after(random.below(40));
                 }
             }
             3 => {
@@ -140,13 +140,13 @@ impl Driver {
             }
             23 => {
                 if let Some(process) = process {
-                    process.cut_store(Duration::from_millis(dice.roll(3_000)));
+                    process.cut_store(Duration::from_millis(random.below(3_000)));
                     world.note("outage", format_args!("the store does not respond to {}", process.id));
                 }
             }
             24..=28 => {
                 let person = &world.people[world.choose(PEOPLE)];
-                let on = dice.roll(5) > 0;
+                let on = random.below(5) > 0;
                 person.device.set(on, None);
                 world.note(
                     "device",
@@ -178,13 +178,13 @@ impl Driver {
 
     /// Next request of a person.
     fn choose(&mut self, index: usize) -> Option<Request> {
-        let (world, dice) = (self.world.clone(), self.world.dice.clone());
+        let (world, random) = (self.world.clone(), self.world.random.clone());
         let account = world.people[index].account;
         let history = world.history();
         let Some((couple, log)) = history.couple_of(account).map(|(couple, log)| (couple, log.head())) else {
             drop(history);
             let other = world.people[world.choose(PEOPLE)].name;
-            return Some(match dice.roll(20) {
+            return Some(match random.below(20) {
                 0..=8 => {
                     Request::Invite { target: Some(other).filter(|other| *other != world.people[index].name) }
                 }
@@ -201,9 +201,9 @@ impl Driver {
         };
         drop(history);
         // Mostly a recent entry.
-        let seq = (log - i64::try_from(dice.roll(6)).unwrap()).max(1);
+        let seq = (log - i64::try_from(random.below(6)).unwrap()).max(1);
         let number = self.next_number();
-        Some(match dice.roll(100) {
+        Some(match random.below(100) {
             0..=2 => Request::Leave { couple },
             3 => Request::Invite { target: None },
             4..=12 => Request::Edit { couple, seq, text: format!("edited-{number}") },
@@ -213,9 +213,9 @@ impl Driver {
             23..=27 => Request::Delete { couple, seq },
             28..=37 => Request::MarkRead { couple, seq },
             38..=44 => Request::Signal { couple },
-            roll => {
+            chance => {
                 let id = format!("{}-{number}", world.people[index].name);
-                let job = (roll < 50).then(|| self.next_number());
+                let job = (chance < 50).then(|| self.next_number());
                 if let Some(job) = job {
                     world.history().jobs_of_entries.insert(id.clone(), job);
                 }

@@ -58,8 +58,8 @@ impl Store for ProcessStore {
         }
         if world.fault(80) {
             // The connection breaks; the database may have received the commit.
-            if world.dice.roll(2) == 0 {
-                let (process, after) = (process.clone(), Duration::from_millis(world.dice.roll(2_000)));
+            if world.random.below(2) == 0 {
+                let (process, after) = (process.clone(), Duration::from_millis(world.random.below(2_000)));
                 tokio::spawn(async move {
                     sleep(after).await;
                     drop(apply(&process, changes).await);

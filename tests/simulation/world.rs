@@ -23,12 +23,12 @@ use tokio::{
 };
 
 use crate::{
-    dice::Dice,
     follower::Device,
     history::History,
     invariant::{Invariant, Planted},
     network::Network,
     process::Process,
+    seeded_random::SeededRandom,
 };
 
 /// Number of people. Few, so that they meet often.
@@ -69,7 +69,7 @@ pub(crate) struct Person {
 
 /// Shared state of one run.
 pub(crate) struct World {
-    pub(crate) dice: Dice,
+    pub(crate) random: SeededRandom,
     pub(crate) planted: Option<Planted>,
     /// Whether faults are injected.
     injecting: AtomicBool,
@@ -105,14 +105,14 @@ impl Clock for SimulatedClock {
 
 impl World {
     pub(crate) fn new(seed: u64, planted: Option<Planted>) -> Arc<Self> {
-        let (dice, started) = (Dice::default(), Instant::now());
-        dice.seed(seed);
-        let (clock, entropy) = (SimulatedClock(started), SeededEntropy::new(dice.roll(u64::MAX)));
+        let (random, started) = (SeededRandom::default(), Instant::now());
+        random.seed(seed);
+        let (clock, entropy) = (SimulatedClock(started), SeededEntropy::new(random.below(u64::MAX)));
         let names: [&str; PEOPLE] = ["Ana", "Ben", "Cleo", "Dan", "Eva", "Finn"];
         let person =
             |name| Person { name, account: AccountId::new(&clock, &entropy), device: Device::default() };
         Arc::new(Self {
-            dice,
+            random,
             planted,
             injecting: AtomicBool::new(true),
             started,
@@ -144,19 +144,19 @@ impl World {
     }
     /// Whether a fault happens now, once in `rarity` times.
     pub(crate) fn fault(&self, rarity: u64) -> bool {
-        self.dice.roll(rarity) == 0 && self.injects_faults()
+        self.random.below(rarity) == 0 && self.injects_faults()
     }
     /// Whether this planted fault strikes now, once in `rarity` times.
     pub(crate) fn strikes(&self, planted: Planted, rarity: u64) -> bool {
-        self.planted == Some(planted) && self.dice.roll(rarity) == 0
+        self.planted == Some(planted) && self.random.below(rarity) == 0
     }
 
     /// Waits for the duration of a call to a server: mostly zero, sometimes long.
     pub(crate) async fn delay(&self) {
-        let millis = match (self.injects_faults(), self.dice.roll(100)) {
-            (true, 0) => 50 + self.dice.roll(350),
-            (true, 1..=5) => 5 + self.dice.roll(50),
-            (_, 6..=25) => 1 + self.dice.roll(4),
+        let millis = match (self.injects_faults(), self.random.below(100)) {
+            (true, 0) => 50 + self.random.below(350),
+            (true, 1..=5) => 5 + self.random.below(50),
+            (_, 6..=25) => 1 + self.random.below(4),
             _ => return,
         };
         sleep(Duration::from_millis(millis)).await;
@@ -179,7 +179,7 @@ impl World {
 
     /// Random index into a list of this length.
     pub(crate) fn choose(&self, length: usize) -> usize {
-        usize::try_from(self.dice.roll(length as u64)).unwrap()
+        usize::try_from(self.random.below(length as u64)).unwrap()
     }
 
     /// Counts an event, and adds it to the trace.

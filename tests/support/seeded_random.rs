@@ -5,20 +5,20 @@ use std::sync::{Arc, Mutex};
 
 /// Random number generator `SplitMix64` (Steele, Lea and Flood, 2014). Clones share its state.
 #[derive(Clone, Default)]
-pub(crate) struct Dice(Arc<Mutex<u64>>);
+pub(crate) struct SeededRandom(Arc<Mutex<u64>>);
 
-impl Dice {
+impl SeededRandom {
     /// Starts the sequence of a seed.
     pub(crate) fn seed(&self, seed: u64) {
         *self.0.lock().unwrap() = seed;
     }
-    /// Random number below `below`.
-    pub(crate) fn roll(&self, below: u64) -> u64 {
+    /// Random number below `bound`.
+    pub(crate) fn below(&self, bound: u64) -> u64 {
         let mut state = self.0.lock().unwrap();
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = *state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
+        (z ^ (z >> 31)) % bound
     }
 }
