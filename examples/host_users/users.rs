@@ -176,7 +176,7 @@ pub(crate) async fn delete(
     State(users): State<Users>,
     caller: Caller,
 ) -> Result<StatusCode, Problem> {
-    // First, because a repeat is harmless: without the row nobody could repeat it.
+    // First, because a repeat is harmless: without the row the user could not repeat it.
     api.backend().forget(caller.id()).await?;
     let delete = sqlx::query("DELETE FROM user WHERE id = $1").bind(caller.id().as_uuid());
     delete.execute(&users.0).await.map_err(failed)?;

@@ -1,4 +1,4 @@
-//! A test that runs as a process of its own, which another test kills.
+//! A test that runs as a separate process, which another test kills.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},

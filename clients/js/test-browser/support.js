@@ -13,7 +13,7 @@ const jsQR = load("jsqr");
 const axeSource = await readFile(load.resolve("axe-core/axe.min.js"), "utf8");
 
 /**
- * What a browser reports of the network, although the demo expects it: 404 as long as there is no couple, 401 after the end of a session, a
+ * Messages of a browser about the network that the demo expects: 404 as long as there is no couple, 401 after the end of a session, a
  * wrong code, and connections that a test cut.
  */
 const EXPECTED =

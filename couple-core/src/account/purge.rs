@@ -532,7 +532,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn run_that_deleted_something_is_logged() {
+    fn report_of_a_run_that_deleted_something_has_progress() {
         let progress =
             |purged, unfinished| PurgeReport { purged, unfinished, failed: Vec::new() }.has_progress();
         assert!(progress(1, 0) && progress(0, 1) && progress(2, 2));

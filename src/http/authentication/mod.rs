@@ -104,7 +104,7 @@ pub trait Authenticator: Send + Sync + 'static {
     ///
     /// # Errors
     /// Any failure of the check, which is repeated after a second. A stream continues until it has an entry to deliver; then it ends
-    /// with `unavailable`, because nobody knows whether its session is valid.
+    /// with `unavailable`, because it is unknown whether its session is valid.
     async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error>;
 
     /// Principals of all valid sessions of a person, for pictures that are shown by a signed URL. None: unknown.

@@ -203,7 +203,7 @@ pub(super) fn parse(jwks: &[u8]) -> Result<Arc<[Key]>, &'static str> {
 
 /// A key that verifies signatures by one of our algorithms.
 ///
-/// Providers differ in what they do with a key of a wrong length: one refuses the signature, another one panics.
+/// Providers treat a key of a wrong length differently: one refuses the signature, another one panics.
 fn usable(jwk: &Jwk) -> Option<Key> {
     let common = &jwk.common;
     let is_for_signatures = common.public_key_use.as_ref().is_none_or(|one| *one == PublicKeyUse::Signature)

@@ -59,7 +59,7 @@ type Check = dyn Fn(&Claims) -> bool + Send + Sync;
 ///   refuses them.
 /// * Live streams end when their token does, or after [a time](Self::with_lifetime). The client connects again and resumes.
 /// * The session is named by the claim `sid`, which all tokens of a session share; without it by `jti` or by a digest of what the token's
-///   signature covers, so that each token is a session of its own.
+///   signature covers, so that each token is a separate session.
 /// * A token cannot be revoked before it ends, unless [`with_sessions`](Self::with_sessions) asks for it.
 ///
 /// The signature is verified by the `CryptoProvider` of `jsonwebtoken`. If the process has none, the first authenticator installs one that
