@@ -82,7 +82,7 @@ pub async fn s2_changes_apply_in_order(store: impl Store) {
         Err(error) => panic!("a change does not see an earlier change of its commit: {error}"),
     }
     let couple = store.couple_of(people[0]).await.unwrap().map(|couple| couple.id);
-    assert_eq!(couple, Some(second.id), "the last change of a commit does not have the last word");
+    assert_eq!(couple, Some(second.id), "the last change of a commit does not take effect last");
 }
 
 /// A read after a commit sees the commit.

@@ -188,7 +188,8 @@ async fn try_attempt(
             let mut history = world.history();
             let there = history.couples[couple].entry(entry.seq);
             if there.is_none_or(|there| there.client_id.as_ref() != Some(id)) {
-                let text = format!("{name} was told that entry {id} has seq {}, but another has", entry.seq);
+                let text =
+                    format!("{name} received seq {} for entry {id}, but another entry has it", entry.seq);
                 world.violate(Invariant::AnswersHold, text);
             }
             history.acknowledged.insert(id.clone(), (*couple, entry.seq));
@@ -276,7 +277,7 @@ async fn try_attempt(
 fn require_couple(world: &World, index: usize, couple: CoupleId) {
     let (person, history) = (&world.people[index], world.history());
     if !history.couples.get(&couple).is_some_and(|couple| couple.members.contains(&person.account)) {
-        let text = format!("{} was told of a couple without {}", person.name, person.name);
+        let text = format!("{} received a couple without {}", person.name, person.name);
         world.violate(Invariant::AnswersHold, text);
     }
 }
