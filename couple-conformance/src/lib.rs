@@ -22,6 +22,7 @@ use couple_core::ManualClock;
 pub mod account;
 #[cfg(feature = "http")]
 pub mod authenticator;
+mod beside;
 pub mod blobs;
 pub mod bus;
 pub mod differential;
@@ -42,6 +43,7 @@ pub mod timeline;
 pub mod upload;
 mod world;
 
+pub use beside::Beside;
 pub use run::{CHECK_LIMIT, outcome, run, run_store};
 pub use world::World;
 
@@ -93,13 +95,16 @@ macro_rules! checks {
 ///   results on both, and an order of the operations of two concurrent clients explains their results
 ///   ([`differential`]).
 /// * `reopen:` a closure from a name to a future of a store that opens what the store of this name has written: S13.
+/// * `beside:` a closure from a name to a future of another store over the data of the open store of this name, as another process has
+///   it: the guarantees under concurrency hold for both together.
 /// * `broken:` an expression that creates a future of a store whose engine failed after it was opened, such as a server that is
 ///   unreachable: S14.
 #[macro_export]
 macro_rules! store {
     (
         named: $open:expr
-        $(, reference: $reference:expr)? $(, reopen: $reopen:expr)? $(, broken: $broken:expr)? $(,)?
+        $(, reference: $reference:expr)? $(, reopen: $reopen:expr)? $(, beside: $beside:expr)?
+        $(, broken: $broken:expr)? $(,)?
     ) => {
         $crate::checks! { run_store, $open;
             store: s1_commit_is_atomic, s2_changes_apply_in_order, s3_read_after_a_commit_sees_it,
@@ -196,6 +201,29 @@ macro_rules! store {
                     |name| async { name },
                     |name: String| $crate::store::s13_reopened_store_has_every_acknowledged_commit(name, $open, $reopen),
                 );
+            }
+        )?
+
+        $(
+            mod beside {
+                #[allow(unused_imports, reason = "the factory's names are the caller's")]
+                use super::*;
+                // The guarantees that a lock or a cache within one process would break.
+                $crate::checks! { run_store, |name| $crate::Beside::open(name, $open, $beside);
+                    store: s3_read_after_a_commit_sees_it, s5_conflict_does_not_fail_other_commits,
+                        s8_commit_returns_one_result_per_change, s11_visible_change_has_its_whole_commit;
+                    account: a1_address_key_has_one_account, a3_stale_update_conflicts, a5_token_is_redeemed_once,
+                        a6_each_wrong_code_is_counted, a16_tally_counts_up_to_its_limit,
+                        a20_session_has_the_present_state_of_its_account, a21_link_and_bearer_token_are_unique;
+                    pairing: p1_account_is_in_at_most_one_couple, p3_invite_is_closed_once,
+                        p4_address_pair_has_one_open_invite, p15_open_invites_never_exceed_the_limit;
+                    timeline: t1_seq_has_no_gaps, t2_reader_sees_every_entry_once, t3_author_uses_a_client_id_once,
+                        t10_read_position_never_moves_back;
+                    media: m1_identical_bytes_are_one_picture, m3_uploads_never_exceed_the_quota;
+                    upload: u2_only_the_latest_writer_appends, u3_unfinished_bytes_never_exceed_the_limit;
+                    job: j1_job_is_claimed_once, j5_deduplication_key_has_one_live_job;
+                    idempotency: i1_outcome_is_recorded_once;
+                }
             }
         )?
 

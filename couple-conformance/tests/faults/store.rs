@@ -1,5 +1,7 @@
 //! Faults of commits, of closing, of reopening and of an outage.
 
+use couple_conformance::Beside;
+
 use crate::{
     adapter::FaultyStore,
     plant::{Fault, faults, runtime},
@@ -52,6 +54,11 @@ async fn reopened(name: String) {
     .await;
 }
 
+async fn two_processes(name: String) -> Beside {
+    let open = |name: String| async move { FaultyStore::open(&name) };
+    Beside::open(name, open, |name: String| async move { FaultyStore::reopen(&name) }).await
+}
+
 /// Faults that need a store that was opened again or has failed.
 #[test]
 fn planted_faults_of_the_engine_are_found() {
@@ -65,6 +72,8 @@ fn planted_faults_of_the_engine_are_found() {
         };
     }
     crate::plant::expect_found(&engine_faults! {
+        "store-couples-are-cached-per-process", "a read after a commit does not see it": s3_read_after_a_commit_sees_it,
+            two_processes, couple_conformance::store::s3_read_after_a_commit_sees_it;
         "store-close-loses-commits", "has lost an acknowledged commit": s13_reopened_store_has_every_acknowledged_commit,
             |name| async { name }, reopened;
         "store-reopen-loses-the-latest-commit", "has lost an acknowledged commit": s13_reopened_store_has_every_acknowledged_commit,

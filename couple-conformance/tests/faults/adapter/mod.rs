@@ -30,8 +30,8 @@ use std::{
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, Store, Timestamp,
-    account::Account,
+    AccountId, Change, ChangeResult, CommitError, Committed, Conflict, CoupleId, Error, ErrorKind, Store,
+    Timestamp, account::Account, pairing::Couple,
 };
 use tokio::time::sleep;
 
@@ -56,11 +56,19 @@ struct State {
 /// Tables by the name of their store, which outlive it.
 static STORED: LazyLock<Mutex<HashMap<String, Arc<Mutex<State>>>>> = LazyLock::new(Mutex::default);
 
+/// Rows as they were read first since the latest commit of this store.
+#[derive(Default)]
+struct Cache {
+    couples: HashMap<CoupleId, Option<Couple>>,
+}
+
 /// Store in the memory of this process.
 #[derive(Default)]
 pub(crate) struct FaultyStore {
     tables: Arc<Mutex<State>>,
     broken: bool,
+    /// Rows that this store has read, for faults of a cache within one process.
+    cache: Mutex<Cache>,
     closed: AtomicBool,
     /// Result of the latest commit, for a fault that swaps results.
     latest: Mutex<Option<Committed>>,
@@ -109,6 +117,10 @@ impl FaultyStore {
         state.account.get(id).filter(|_| state.account.latest() != Some(id)).cloned()
     }
 
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn check_outage(&self) -> Result<(), Error> {
         if !self.broken {
             return Ok(());
@@ -120,6 +132,7 @@ impl FaultyStore {
 
     fn apply(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         self.check_outage()?;
+        *self.cache() = Cache::default();
         let mut state = self.state()?;
         let committed = changes.into_iter().map(|change| state.apply(change)).collect::<Result<_, _>>();
         state.end(committed.is_ok());
