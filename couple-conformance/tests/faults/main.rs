@@ -43,7 +43,6 @@ fn every_planted_fault_is_expected() {
         include_str!("adapter/mod.rs"),
         include_str!("adapter/pairing.rs"),
         include_str!("adapter/presence.rs"),
-        include_str!("adapter/table.rs"),
         include_str!("adapter/timeline.rs"),
         include_str!("adapter/upload.rs"),
     ];
