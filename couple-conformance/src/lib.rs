@@ -237,6 +237,12 @@ macro_rules! store {
     ($factory:expr $(, reference: $reference:expr)? $(, broken: $broken:expr)? $(,)?) => {
         $crate::store! { named: |_| $factory $(, reference: $reference)? $(, broken: $broken)? }
     };
+    ($($other:tt)*) => {
+        compile_error!(
+            "store! takes an expression, or `named:` a closure; then, in this order, `reference:`, `reopen:`, `beside:`, `broken:`. \
+             `reopen:` and `beside:` need `named:`"
+        );
+    };
 }
 
 /// Defines one test for each guarantee of [`RateLimiter`](couple_core::limits::RateLimiter).

@@ -94,6 +94,29 @@ pub async fn l4_retry_after_the_stated_time_succeeds(limiter: impl RateLimiter, 
         let retry = take(&limiter, "a").await;
         assert!(retry.is_ok(), "a retry after retry_after, {wait:?}, is refused");
     }
+    // A token comes after a third of a second, or at a time that no float has.
+    let rules = [(3, Duration::from_secs(1)), (7, Duration::from_secs(10)), (300, Duration::from_mins(1))];
+    for (burst, period) in rules {
+        let rule = Rule { name: "fractions", burst, period };
+        let take = async || limiter.take(&rule, &key("a")).await.unwrap();
+        clock.advance(Duration::from_micros(1_000_003));
+        while take().await.is_ok() {
+            clock.advance(Duration::from_micros(7));
+        }
+        for round in 0..200_u64 {
+            clock.advance(Duration::from_micros(round * 37 % 1_009));
+            if let Err(limited) = take().await {
+                let wait = limited.retry_after;
+                // The clock counts microseconds.
+                clock.advance(wait + Duration::from_nanos(999));
+                let retry = take().await;
+                assert!(
+                    retry.is_ok(),
+                    "{burst} per {period:?}: a retry after retry_after, {wait:?}, is refused"
+                );
+            }
+        }
+    }
 }
 
 /// Many concurrent callers get exactly `burst` tokens.

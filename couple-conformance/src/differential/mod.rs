@@ -30,15 +30,26 @@ use self::sequence::Difference;
 /// Opens a new store.
 type Opener<'a> = dyn Fn() -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>> + 'a;
 
+/// Number in an environment variable.
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(error) => panic!("{name} is {text:?}, not a number: {error}"),
+    }
+}
+
 /// Number of sequences: `COUPLE_DIFFERENTIAL_CASES`, by default 64.
 fn case_count() -> u64 {
-    std::env::var("COUPLE_DIFFERENTIAL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+    let cases = variable("COUPLE_DIFFERENTIAL_CASES").unwrap_or(64);
+    assert!(cases > 0, "COUPLE_DIFFERENTIAL_CASES is 0: nothing would be compared");
+    cases
 }
 
 /// Seed to repeat, `COUPLE_DIFFERENTIAL_SEED`, or `count` new seeds.
 fn seeds(count: u64) -> Vec<u64> {
-    if let Ok(seed) = std::env::var("COUPLE_DIFFERENTIAL_SEED") {
-        return vec![seed.parse().expect("COUPLE_DIFFERENTIAL_SEED is a number")];
+    if let Some(seed) = variable("COUPLE_DIFFERENTIAL_SEED") {
+        return vec![seed];
     }
     let mut bytes = [0; 4];
     OsEntropy.fill(&mut bytes);

@@ -20,6 +20,11 @@ thread_local! {
 static PLANTED_IN_RUN: LazyLock<Option<String>> =
     LazyLock::new(|| std::env::var("COUPLE_PLANTED_FAULT").ok());
 
+/// Fault of the whole run.
+pub(crate) fn of_the_run() -> Option<&'static str> {
+    PLANTED_IN_RUN.as_deref()
+}
+
 /// Whether the fault is planted in this runtime.
 pub(crate) fn planted(fault: &str) -> bool {
     PLANTED.get() == Some(fault) || PLANTED_IN_RUN.as_deref() == Some(fault)
