@@ -72,6 +72,8 @@ impl Bus for CountedBus {
 /// Presence on the clock of the test, with a record of what was called when.
 struct Leases {
     start: Instant,
+    /// Time that a renewal takes.
+    slow: Mutex<Duration>,
     ends: Mutex<HashMap<AccountId, Instant>>,
     queries: AtomicUsize,
     calls: Mutex<Vec<(u64, &'static str, AccountId, u64)>>,
@@ -96,6 +98,8 @@ impl Presence for Leases {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
         let now = Instant::now();
         let before = self.set("renew", account, lease, now + lease);
+        let slow = *self.slow.lock().unwrap();
+        sleep(slow).await;
         Ok(before.is_none_or(|end| end <= now))
     }
     async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
@@ -171,6 +175,7 @@ impl World {
         let bus = CountedBus { bus: MemoryBus::new(), open: Arc::default(), opened: Arc::default() };
         let leases = Arc::new(Leases {
             start: Instant::now(),
+            slow: Mutex::default(),
             ends: Mutex::default(),
             queries: AtomicUsize::new(0),
             calls: Mutex::default(),
@@ -862,4 +867,29 @@ async fn end_of_a_connection_elsewhere_renews_the_presence_of_a_member_who_is_he
     sleep(SOON).await;
     let calls = world.leases.calls(world.members[0]);
     assert_eq!(calls.iter().map(|call| call.0).collect::<Vec<_>>(), [0, 10]);
+}
+
+/// Calls run one at a time, and an empty room is not closed before the last one has ended.
+#[tokio::test(start_paused = true)]
+async fn lease_is_shortened_after_a_slow_renewal_though_the_room_is_empty() {
+    let world = World::new().await;
+    *world.leases.slow.lock().unwrap() = Duration::from_millis(4_500);
+    let mut stream = world.caught_up(Side::First, &Door::open()).await;
+    stream.announce();
+    sleep(SOON).await;
+    drop(stream);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.leases.calls(world.members[0]), [(0, "renew", 60), (4, "shorten", 2)]);
+}
+
+/// No notice tells that a process has died; the lease of its member ends.
+#[tokio::test(start_paused = true)]
+async fn partner_whose_process_died_is_away_when_the_lease_has_ended() {
+    let world = World::new().await;
+    world.leases.renew(world.members[0], Duration::from_secs(60)).await.unwrap();
+    let mut ben = world.open(Side::Second, &Door::open()).await;
+    assert_eq!(all_within(&mut ben, SOON).await, ["caught up", "partner here"]);
+    assert_eq!(all_within(&mut ben, Duration::from_millis(59_900)).await, [""; 0]);
+    assert_eq!(all_within(&mut ben, Duration::from_millis(200)).await, ["partner away"]);
+    assert!(world.leases.queries.load(Ordering::SeqCst) < 6, "queries only when the lease may have ended");
 }

@@ -128,6 +128,49 @@ async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
     store.close().await.unwrap();
 }
 
+/// While statements of a host are slow, 1,024 such commits wait for them, and as many in the queue before; the others are refused.
+#[tokio::test]
+async fn number_of_commits_that_wait_for_slow_statements_is_limited() {
+    use std::time::Duration;
+
+    use couple_core::CommitError;
+    use tokio::time::sleep;
+
+    let store = Arc::new(open(64).await);
+    let commit = |time| {
+        let store = store.clone();
+        let waits = SqliteStore::host_change(move |_| {
+            Box::pin(async move {
+                sleep(time).await;
+                Ok(())
+            })
+        });
+        tokio::spawn(async move { store.commit(vec![waits]).await.map(drop) })
+    };
+    let slow = Duration::from_millis(500);
+    let first = commit(slow);
+    sleep(Duration::from_millis(100)).await;
+    // While the first runs, the second and 1,023 others enter the queue. While the second runs, the rest does.
+    let second = commit(slow);
+    let others: Vec<_> = (0..1_023 + 1_024).map(|_| commit(Duration::ZERO)).collect();
+    first.await.unwrap().unwrap();
+    second.await.unwrap().unwrap();
+    let mut refused = 0;
+    for other in others {
+        match other.await.unwrap() {
+            Err(CommitError::Failed(error)) if error.to_string().contains("too many commits") => {
+                assert_eq!(error.kind(), ErrorKind::Overloaded);
+                refused += 1;
+            }
+            // Others have waited for too long.
+            Err(CommitError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::Overloaded, "{error}"),
+            result => result.unwrap(),
+        }
+    }
+    assert_eq!(refused, 1_023, "with those that waited, one more had room");
+    store.close().await.unwrap();
+}
+
 mod opening {
     use super::*;
 

@@ -397,5 +397,40 @@ mod tests {
         assert_eq!(summary(r#"{"name":"\q"}"#), r#""malformed_json" null null"#);
         assert_eq!(summary("{\"name\":\"a\nb\"}"), r#""malformed_json" null null"#);
         assert_eq!(summary(&"[".repeat(10_000)), r#""invalid_field" "." "wrong_type""#);
+
+        #[derive(Debug, serde::Deserialize)]
+        struct Outer {
+            #[expect(dead_code, reason = "only parsed")]
+            inner: Example,
+            #[expect(dead_code, reason = "only parsed")]
+            any: Option<serde_json::Value>,
+        }
+        let nested = |json: &str| {
+            let problem = serde_json::to_value(parse::<Outer>(json.as_bytes()).unwrap_err()).unwrap();
+            format!("{} {}", problem["errors"][0]["field"], problem["errors"][0]["code"])
+        };
+        assert_eq!(nested(r#"{"inner":{}}"#), r#""inner.name" "required""#);
+        assert_eq!(nested(r#"{"inner":{"name":1}}"#), r#""inner.name" "wrong_type""#);
+        assert_eq!(nested(r#"{"inner":{"name":"a","b":1}}"#), r#""inner.b" "unknown_field""#);
+        assert_eq!(nested(r#"{"inner":{"name":"a","name":"b"}}"#), r#""inner.name" "duplicate_field""#);
+        assert_eq!(nested(r#"{"inner":{"name":"\ud83d"}}"#), r#""inner.name" "invalid_unicode""#);
+        assert_eq!(nested(&format!(r#"{{"any":{{"a":{}"#, "[".repeat(200))), r#""any" "too_deep""#);
+    }
+
+    #[test]
+    fn compressed_body_is_refused() {
+        let check = |codings: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for coding in codings {
+                headers.append(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
+            }
+            require_no_coding(&headers).map_err(|problem| problem.code().to_owned())
+        };
+        for accepted in [&[][..], &["identity"], &["Identity"], &["identity", "identity"]] {
+            assert_eq!(check(accepted), Ok(()), "{accepted:?}");
+        }
+        for refused in [&["gzip"][..], &["br"], &[""], &["identity", "gzip"], &["gzip, identity"]] {
+            assert_eq!(check(refused), Err("unsupported_encoding".to_owned()), "{refused:?}");
+        }
     }
 }
