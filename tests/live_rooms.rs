@@ -809,11 +809,29 @@ async fn answer_that_no_frame_needed_is_not_kept_for_a_later_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn gates_that_read_the_store_take_turns_with_other_reads() {
+    let world = World::with(LiveOptions::default().with_max_concurrent_reads(1)).await;
+    let door = Door::open();
+    let mut ana = world.open(Side::First, &door).await;
+    let mut ben = world.open(Side::Second, &door).await;
+    *door.slow.lock().unwrap() = Duration::from_secs(1);
+    let started = Instant::now();
+    let frames = tokio::join!(ana.next(), ben.next());
+    assert_eq!([frames.0, frames.1].map(|frame| words(&frame.unwrap())), ["caught up", "caught up"]);
+    assert_eq!((started.elapsed(), door.asked()), (Duration::from_secs(2), 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn signal_is_kept_for_a_busy_stream_for_at_least_a_sweep() {
     let world = World::new().await;
     let mut stream = world.caught_up(Side::Second, &TestGate::open()).await;
     for n in 0..8 {
         world.notice(signal(Side::First, &format!("x-{n}"))).await;
+        if n % 2 == 1 {
+            // The log is read, and has no new entry.
+            sleep(SOON).await;
+            world.notice(Notice::Changed).await;
+        }
         sleep(Duration::from_secs(22)).await;
         assert_eq!(received(&mut stream).await, [format!("signal x-{n} of Some(First)")]);
         // Sweeps without a signal.

@@ -128,6 +128,55 @@ async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
     store.close().await.unwrap();
 }
 
+/// A panic fails the commits of its transaction, which shows how many commits it had.
+#[tokio::test]
+async fn as_many_commits_as_the_host_permits_share_a_transaction() {
+    use std::time::Duration;
+
+    use couple_core::{Change, CommitError, account::AccountChange, media::MediaChange};
+    use tokio::time::sleep;
+
+    let (store, world) = (Arc::new(open(3).await), couple_conformance::World::default());
+    let couple = world.stored_couple(&*store).await;
+    let photo = |content: &str, bytes| {
+        let mut media = world.photo(couple.id, couple.members[0], content);
+        if let Some(source) = &mut media.source {
+            source.bytes = bytes;
+        }
+        Change::from(MediaChange::Insert { media, most: i64::MAX })
+    };
+    store.commit(vec![photo("first", 1)]).await.unwrap();
+    let commit = |change| {
+        let store = store.clone();
+        tokio::spawn(async move { store.commit(vec![change]).await.map(drop) })
+    };
+    let slow = commit(SqliteStore::host_change(move |_| {
+        Box::pin(async move {
+            sleep(Duration::from_millis(300)).await;
+            Ok(())
+        })
+    }));
+    sleep(Duration::from_millis(100)).await;
+    // Queued in this order while the first runs.
+    let mut queued: Vec<_> =
+        (0..5).map(|n| commit(AccountChange::Insert(world.account(&format!("p{n}"))).into())).collect();
+    queued.push(commit(photo("overflow", i64::MAX)));
+    slow.await.unwrap().unwrap();
+    let mut failed = Vec::new();
+    for (n, commit) in queued.into_iter().enumerate() {
+        match commit.await.unwrap() {
+            Ok(()) => {}
+            Err(CommitError::Failed(error)) => {
+                assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+                failed.push(n);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(failed, [3, 4, 5], "the first three were in a transaction of their own");
+    store.close().await.unwrap();
+}
+
 /// While statements of a host are slow, 1,024 such commits wait for them, and as many in the queue before; the others are refused.
 #[tokio::test]
 async fn number_of_commits_that_wait_for_slow_statements_is_limited() {
