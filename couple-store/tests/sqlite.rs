@@ -4,13 +4,18 @@
 use std::{
     path::PathBuf,
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
-use couple_core::{ErrorKind, Store};
+use couple_conformance::World;
+use couple_core::{
+    Change, CommitError, ErrorKind, Store, account::AccountChange, media::MediaChange, pairing::Couple,
+};
 use couple_store::{
     MemoryStore,
     sql::{SqliteOptions, SqliteStore},
 };
+use tokio::{task::JoinHandle, time::sleep};
 
 /// New folder in the build directory; `./test` removes old ones.
 fn folder() -> PathBuf {
@@ -50,22 +55,39 @@ mod shared {
     couple_conformance::store!(async { Arc::new(open(64).await) as Arc<dyn Store> });
 }
 
+/// Change that inserts a picture of the couple. With `i64::MAX` bytes it panics if the couple has another: the sum overflows in debug builds.
+fn photo(world: &World, couple: &Couple, content: &str, bytes: i64) -> Change {
+    let mut media = world.photo(couple.id, couple.members[0], content);
+    if let Some(source) = &mut media.source {
+        source.bytes = bytes;
+    }
+    MediaChange::Insert { media, most: i64::MAX }.into()
+}
+
+/// Change of a host that takes some time.
+fn waits(time: Duration) -> Change {
+    SqliteStore::host_change(move |_| {
+        Box::pin(async move {
+            sleep(time).await;
+            Ok(())
+        })
+    })
+}
+
+/// Starts a commit of one change.
+fn spawn(store: &Arc<SqliteStore>, change: Change) -> JoinHandle<Result<(), CommitError>> {
+    let store = store.clone();
+    tokio::spawn(async move { store.commit(vec![change]).await.map(drop) })
+}
+
 /// A panic in the writer fails only the commits of its transaction; the writer is restarted.
 #[tokio::test]
 async fn writer_restarts_after_a_panic() {
-    use couple_core::{CommitError, media::MediaChange};
-    let (store, world) = (open(64).await, couple_conformance::World::default());
+    let (store, world) = (open(64).await, World::default());
     let couple = world.stored_couple(&store).await;
-    let insert = |content: &str, bytes| {
-        let mut media = world.photo(couple.id, couple.members[0], content);
-        if let Some(source) = &mut media.source {
-            source.bytes = bytes;
-        }
-        vec![MediaChange::Insert { media, most: i64::MAX }.into()]
-    };
+    let insert = |content: &str, bytes| vec![photo(&world, &couple, content, bytes)];
     store.commit(insert("first", 1)).await.unwrap();
     for n in 0..3 {
-        // The sum overflows, which panics in debug builds.
         match store.commit(insert("overflow", i64::MAX)).await {
             Err(CommitError::Failed(error)) => assert_eq!(error.kind(), ErrorKind::TimedOut),
             other => panic!("{other:?}"),
@@ -81,29 +103,9 @@ async fn writer_restarts_after_a_panic() {
 /// After a panic of the writer, a commit in its queue that has not begun was certainly not written.
 #[tokio::test]
 async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
-    use std::time::Duration;
-
-    use couple_core::{Change, CommitError, media::MediaChange};
-    use tokio::time::sleep;
-
-    let (store, world) = (Arc::new(open(64).await), couple_conformance::World::default());
-    let couple = world.stored_couple(&*store).await;
-    let photo = |content: &str, bytes| {
-        let mut media = world.photo(couple.id, couple.members[0], content);
-        if let Some(source) = &mut media.source {
-            source.bytes = bytes;
-        }
-        Change::from(MediaChange::Insert { media, most: i64::MAX })
-    };
-    store.commit(vec![photo("first", 1)]).await.unwrap();
-    let waits = |time| {
-        SqliteStore::host_change(move |_| {
-            Box::pin(async move {
-                sleep(time).await;
-                Ok(())
-            })
-        })
-    };
+    let (store, world) = (open(64).await, World::default());
+    let couple = world.stored_couple(&store).await;
+    store.commit(vec![photo(&world, &couple, "first", 1)]).await.unwrap();
     // While the first runs, the others enter the queue. It takes the whole turn, so the ordinary commit is next.
     let (slow, queued, panicked) = tokio::join!(
         store.commit(vec![waits(Duration::from_millis(300))]),
@@ -113,7 +115,7 @@ async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
         },
         async {
             sleep(Duration::from_millis(100)).await;
-            store.commit(vec![photo("overflow", i64::MAX)]).await
+            store.commit(vec![photo(&world, &couple, "overflow", i64::MAX)]).await
         },
     );
     slow.unwrap();
@@ -131,36 +133,16 @@ async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
 /// A panic fails the commits of its transaction, which shows how many commits it had.
 #[tokio::test]
 async fn as_many_commits_as_the_host_permits_share_a_transaction() {
-    use std::time::Duration;
-
-    use couple_core::{Change, CommitError, account::AccountChange, media::MediaChange};
-    use tokio::time::sleep;
-
-    let (store, world) = (Arc::new(open(3).await), couple_conformance::World::default());
+    let (store, world) = (Arc::new(open(3).await), World::default());
     let couple = world.stored_couple(&*store).await;
-    let photo = |content: &str, bytes| {
-        let mut media = world.photo(couple.id, couple.members[0], content);
-        if let Some(source) = &mut media.source {
-            source.bytes = bytes;
-        }
-        Change::from(MediaChange::Insert { media, most: i64::MAX })
-    };
-    store.commit(vec![photo("first", 1)]).await.unwrap();
-    let commit = |change| {
-        let store = store.clone();
-        tokio::spawn(async move { store.commit(vec![change]).await.map(drop) })
-    };
-    let slow = commit(SqliteStore::host_change(move |_| {
-        Box::pin(async move {
-            sleep(Duration::from_millis(300)).await;
-            Ok(())
-        })
-    }));
+    store.commit(vec![photo(&world, &couple, "first", 1)]).await.unwrap();
+    let slow = spawn(&store, waits(Duration::from_millis(300)));
     sleep(Duration::from_millis(100)).await;
     // Queued in this order while the first runs.
-    let mut queued: Vec<_> =
-        (0..5).map(|n| commit(AccountChange::Insert(world.account(&format!("p{n}"))).into())).collect();
-    queued.push(commit(photo("overflow", i64::MAX)));
+    let mut queued: Vec<_> = (0..5)
+        .map(|n| spawn(&store, AccountChange::Insert(world.account(&format!("p{n}"))).into()))
+        .collect();
+    queued.push(spawn(&store, photo(&world, &couple, "overflow", i64::MAX)));
     slow.await.unwrap().unwrap();
     let mut failed = Vec::new();
     for (n, commit) in queued.into_iter().enumerate() {
@@ -180,28 +162,13 @@ async fn as_many_commits_as_the_host_permits_share_a_transaction() {
 /// While statements of a host are slow, 1,024 such commits wait for them, and as many in the queue before; the others are refused.
 #[tokio::test]
 async fn number_of_commits_that_wait_for_slow_statements_is_limited() {
-    use std::time::Duration;
-
-    use couple_core::CommitError;
-    use tokio::time::sleep;
-
     let store = Arc::new(open(64).await);
-    let commit = |time| {
-        let store = store.clone();
-        let waits = SqliteStore::host_change(move |_| {
-            Box::pin(async move {
-                sleep(time).await;
-                Ok(())
-            })
-        });
-        tokio::spawn(async move { store.commit(vec![waits]).await.map(drop) })
-    };
     let slow = Duration::from_millis(500);
-    let first = commit(slow);
+    let first = spawn(&store, waits(slow));
     sleep(Duration::from_millis(100)).await;
     // While the first runs, the second and 1,023 others enter the queue. While the second runs, the rest does.
-    let second = commit(slow);
-    let others: Vec<_> = (0..1_023 + 1_024).map(|_| commit(Duration::ZERO)).collect();
+    let second = spawn(&store, waits(slow));
+    let others: Vec<_> = (0..1_023 + 1_024).map(|_| spawn(&store, waits(Duration::ZERO))).collect();
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
     let mut refused = 0;
@@ -308,7 +275,7 @@ mod opening {
 
     #[tokio::test]
     async fn full_disk_is_an_error_and_loses_nothing() {
-        use couple_core::account::{AccountChange, AccountReads as _};
+        use couple_core::account::AccountReads as _;
         let path = folder().join("couple.db");
         let world = couple_conformance::World::default();
         let store = SqliteOptions::new(&path).with_max_pages(80).open().await.unwrap();
