@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use couple::{
-    AccountId, Backend, CoupleId, Error, RequestContext,
+    AccountId, Backend, CoupleId, Error, Keyring, RequestContext,
     core::{
         Failure, Principal,
         limits::Unlimited,
@@ -20,12 +20,15 @@ use couple::{
     },
     notify::live::{CloseReason, Cursor, Frame, Gate, Live, LiveOptions, Stream},
     pairing::{Person, Side},
-    store::MemoryBus,
-    timeline::{Append, TimelineError},
+    store::{MemoryBus, MemoryStore},
+    timeline::{Append, Page, TimelineError},
 };
+use observed_store::{ObservedStore, StoreObserver};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+#[path = "support/observed_store.rs"]
+mod observed_store;
 #[path = "../benches/people/mod.rs"]
 mod people;
 
@@ -66,6 +69,26 @@ impl Bus for CountedBus {
         self.open.fetch_add(1, Ordering::SeqCst);
         self.opened.fetch_add(1, Ordering::SeqCst);
         Box::new(Counted(self.bus.subscribe(topics).await, self.open.clone()))
+    }
+}
+
+/// Counts the reads of the store by name.
+#[derive(Default)]
+struct Reads(Mutex<HashMap<&'static str, usize>>);
+
+#[async_trait]
+impl StoreObserver for Reads {
+    async fn before(&self, what: &'static str) {
+        *self.0.lock().unwrap().entry(what).or_default() += 1;
+    }
+    async fn after(&self, _: &'static str) {}
+}
+
+impl Reads {
+    /// Reads of the couple, and of its entries, since the last call.
+    fn taken(&self) -> [usize; 2] {
+        let reads = std::mem::take(&mut *self.0.lock().unwrap());
+        ["couple", "entries"].map(|read| reads.get(read).copied().unwrap_or(0))
     }
 }
 
@@ -161,6 +184,7 @@ impl Gate for TestGate {
 
 struct World {
     backend: Backend,
+    reads: Arc<Reads>,
     bus: CountedBus,
     leases: Arc<Leases>,
     members: [AccountId; 2],
@@ -180,7 +204,11 @@ impl World {
             queries: AtomicUsize::new(0),
             calls: Mutex::default(),
         });
-        let builder = Backend::builder().limits(Unlimited).live(options).presence(leases.clone());
+        let reads = Arc::<Reads>::default();
+        let store = ObservedStore(MemoryStore::new(), reads.clone());
+        let builder = Backend::builder().store(store).keys(Keyring::new([0; 32]));
+        let builder = builder.blobs(couple::blobs::Blobs::memory()).limits(Unlimited);
+        let builder = builder.live(options).presence(leases.clone());
         let backend = builder.bus(bus.clone()).build().unwrap();
         let mut members = Vec::new();
         for token in people::seed(backend.ports(), 1).await {
@@ -189,7 +217,7 @@ impl World {
         }
         let (at, _) = backend.timeline().membership(members[0]).await.unwrap();
         let members = [members[0], members[1]];
-        Self { backend, bus, leases, members, couple: at.couple }
+        Self { backend, reads, bus, leases, members, couple: at.couple }
     }
     async fn open_after(&self, side: Side, gate: &Arc<TestGate>, after: Option<Cursor>) -> Stream {
         self.backend.live().open(self.members[side.index()], gate.clone(), after).await.unwrap()
@@ -373,6 +401,17 @@ async fn no_page_of_older_entries_is_sent_once_the_answer_of_the_gate_is_too_old
     sleep(TRUST).await;
     gate.set(Err(CloseReason::SignedOut));
     assert_eq!(received(&mut stream).await, ["bye SignedOut", "nothing more"]);
+    // Nor is the next page read.
+    let gate = TestGate::open();
+    let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(0))).await;
+    while stream.cursor().seq < 20 {
+        stream.next().await.unwrap();
+    }
+    sleep(TRUST).await;
+    gate.set(Err(CloseReason::SignedOut));
+    world.reads.taken();
+    assert_eq!(received(&mut stream).await, ["bye SignedOut", "nothing more"]);
+    assert_eq!(world.reads.taken(), [1, 0]);
     // With a gate that stays open, all arrive, in order.
     let gate = TestGate::open();
     let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(0))).await;
@@ -811,14 +850,14 @@ async fn answer_that_no_frame_needed_is_not_kept_for_a_later_one() {
 #[tokio::test(start_paused = true)]
 async fn gates_that_read_the_store_take_turns_with_other_reads() {
     let world = World::with(LiveOptions::default().with_max_concurrent_reads(1)).await;
-    let door = Door::open();
-    let mut ana = world.open(Side::First, &door).await;
-    let mut ben = world.open(Side::Second, &door).await;
-    *door.slow.lock().unwrap() = Duration::from_secs(1);
+    let gate = TestGate::open();
+    let mut ana = world.open(Side::First, &gate).await;
+    let mut ben = world.open(Side::Second, &gate).await;
+    *gate.slow.lock().unwrap() = Duration::from_secs(1);
     let started = Instant::now();
     let frames = tokio::join!(ana.next(), ben.next());
     assert_eq!([frames.0, frames.1].map(|frame| words(&frame.unwrap())), ["caught up", "caught up"]);
-    assert_eq!((started.elapsed(), door.asked()), (Duration::from_secs(2), 2));
+    assert_eq!((started.elapsed(), gate.asked()), (Duration::from_secs(2), 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -892,7 +931,7 @@ async fn end_of_a_connection_elsewhere_renews_the_presence_of_a_member_who_is_he
 async fn lease_is_shortened_after_a_slow_renewal_though_the_room_is_empty() {
     let world = World::new().await;
     *world.leases.slow.lock().unwrap() = Duration::from_millis(4_500);
-    let mut stream = world.caught_up(Side::First, &Door::open()).await;
+    let mut stream = world.caught_up(Side::First, &TestGate::open()).await;
     stream.announce();
     sleep(SOON).await;
     drop(stream);
@@ -905,9 +944,42 @@ async fn lease_is_shortened_after_a_slow_renewal_though_the_room_is_empty() {
 async fn partner_whose_process_died_is_away_when_the_lease_has_ended() {
     let world = World::new().await;
     world.leases.renew(world.members[0], Duration::from_secs(60)).await.unwrap();
-    let mut ben = world.open(Side::Second, &Door::open()).await;
+    let mut ben = world.open(Side::Second, &TestGate::open()).await;
     assert_eq!(all_within(&mut ben, SOON).await, ["caught up", "partner here"]);
     assert_eq!(all_within(&mut ben, Duration::from_millis(59_900)).await, [""; 0]);
     assert_eq!(all_within(&mut ben, Duration::from_millis(200)).await, ["partner away"]);
     assert!(world.leases.queries.load(Ordering::SeqCst) < 6, "queries only when the lease may have ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_is_read_only_after_a_notice_without_the_next_entry() {
+    let world = World::new().await;
+    let mut ana = world.caught_up(Side::First, &TestGate::open()).await;
+    let mut ben = world.caught_up(Side::Second, &TestGate::open()).await;
+    world.reads.taken();
+    world.say(Side::First, "one").await;
+    assert_eq!(
+        (received(&mut ana).await, received(&mut ben).await),
+        (vec!["entry 1".to_owned()], vec!["entry 1".to_owned()])
+    );
+    assert_eq!(world.reads.taken(), [0, 0], "the notice has the entry");
+    let store = &world.backend.ports().store;
+    let entry = store.entries(world.couple, Page::After(0), 1, None).await.unwrap().remove(0);
+    world.reads.taken();
+    let notice = |seq| Notice::Appended(Arc::new(couple::timeline::Entry { seq, ..entry.clone() }));
+    world.notice(notice(1)).await;
+    assert_eq!((received(&mut ana).await, world.reads.taken()), (vec![], [0, 0]), "the entry is known");
+    // One between them is missing, so that the room reads once for all streams. There is none in the store.
+    world.notice(notice(3)).await;
+    assert_eq!((received(&mut ana).await, received(&mut ben).await), (vec![], vec![]));
+    assert_eq!(world.reads.taken(), [1, 0]);
+    // When the last read is too old for the gates' answers to count, the next entry is read too.
+    let read_at = Instant::now();
+    world.notice(Notice::Changed).await;
+    received(&mut ana).await;
+    assert_eq!(world.reads.taken(), [1, 0]);
+    sleep_until(read_at + TRUST).await;
+    world.say(Side::First, "two").await;
+    assert_eq!(received(&mut ana).await, ["entry 2"]);
+    assert_eq!(world.reads.taken()[1], 1);
 }
