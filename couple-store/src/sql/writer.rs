@@ -218,10 +218,10 @@ async fn serve<D: Dialect>(
             for request in first.into_iter().chain(iter::from_fn(|| inbox.try_recv().ok())) {
                 if !request.runs_host_statements() {
                     waiting.push(request);
-                } else if host.len() < MAX_QUEUED_COMMITS {
-                    host.push_back(request);
-                } else {
+                } else if host.len() == MAX_QUEUED_COMMITS {
                     request.refuse_as_overloaded("too many commits with statements of the host wait");
+                } else {
+                    host.push_back(request);
                 }
                 // Those with statements of the host do not count, so that none of the others waits behind them.
                 if waiting.len() == merge {
@@ -239,9 +239,7 @@ async fn serve<D: Dialect>(
         while turn.elapsed() < MAX_HOST_TURN
             && let Some(request) = host.pop_front()
         {
-            let waited_for_slow = slow_end.is_some_and(|end| end.elapsed() < request.age());
-            let max_wait = if waited_for_slow { MAX_WAIT_FOR_SLOW } else { MAX_HOST_WAIT };
-            if request.age() > max_wait {
+            if is_late(request.age(), slow_end.map(|end| end.elapsed())) {
                 request.refuse_as_overloaded("other commits with statements of the host delayed the commit");
                 continue;
             }
@@ -259,5 +257,30 @@ async fn serve<D: Dialect>(
         }
         // Drop the registration only now: the locks of the commits in the queue block from here on.
         drop(running);
+    }
+}
+
+/// Whether a commit with statements of the host has waited too long in SQLite, given its age and the time since the end of a slow one.
+fn is_late(age: Duration, since_slow: Option<Duration>) -> bool {
+    let waited_for_slow = since_slow.is_some_and(|since| since < age);
+    age > if waited_for_slow { MAX_WAIT_FOR_SLOW } else { MAX_HOST_WAIT }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commit_with_statements_waits_for_ten_seconds_or_shorter_behind_a_slow_one() {
+        let moment = Duration::from_nanos(1);
+        assert!(!is_late(MAX_HOST_WAIT, None));
+        assert!(is_late(MAX_HOST_WAIT + moment, None));
+        // A slow one ended while it waited.
+        assert!(!is_late(MAX_WAIT_FOR_SLOW, Some(MAX_WAIT_FOR_SLOW - moment)));
+        assert!(is_late(MAX_WAIT_FOR_SLOW + moment, Some(MAX_WAIT_FOR_SLOW)));
+        // A slow one had ended before.
+        assert!(!is_late(MAX_HOST_WAIT, Some(MAX_HOST_WAIT)));
+        assert!(!is_late(MAX_HOST_WAIT, Some(MAX_HOST_WAIT + moment)));
+        assert!(is_late(MAX_HOST_WAIT + moment, Some(MAX_HOST_WAIT + moment)));
     }
 }
