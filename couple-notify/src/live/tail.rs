@@ -257,4 +257,16 @@ mod tests {
         assert_eq!(tail.lines.len(), 2, "one more is too much");
         assert_eq!(tail.bytes, size + line(&tail, 2).size());
     }
+
+    #[test]
+    fn entry_that_is_larger_than_the_whole_tail_is_kept_alone() {
+        let mut tail = Tail::new(0);
+        let long = EntryView { entry: entry(2, &"x".repeat(MAX_BYTES), None), target: None };
+        tail.extend(vec![view(1), long]);
+        assert!(matches!(tail.after(0), Next::Older));
+        assert_eq!(line(&tail, 1).view.entry.seq, 2);
+        tail.extend(vec![view(3)]);
+        assert_eq!(line(&tail, 2).view.entry.seq, 3);
+        assert_eq!(tail.lines.len(), 1);
+    }
 }
