@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use couple::{
-    AccountId, Backend, CoupleId, Error, Keyring, RequestContext,
+    AccountId, Backend, CoupleId, Error, ErrorKind, Keyring, RequestContext,
     core::{
         Failure, Principal,
         limits::Unlimited,
@@ -72,22 +72,35 @@ impl Bus for CountedBus {
     }
 }
 
-/// Counts the reads of the store by name.
+/// Counts the reads of the store by name, and may make those of a couple fail or panic.
 #[derive(Default)]
-struct Reads(Mutex<HashMap<&'static str, usize>>);
+struct Reads {
+    counts: Mutex<HashMap<&'static str, usize>>,
+    fails: AtomicBool,
+    panics: AtomicBool,
+}
 
 #[async_trait]
 impl StoreObserver for Reads {
     async fn before(&self, what: &'static str) {
-        *self.0.lock().unwrap().entry(what).or_default() += 1;
+        *self.counts.lock().unwrap().entry(what).or_default() += 1;
+        assert!(what != "couple" || !self.panics.load(Ordering::SeqCst), "a read that panics");
     }
     async fn after(&self, _: &'static str) {}
+    fn read_fails(&self, what: &'static str) -> Option<Error> {
+        let fails = what == "couple" && self.fails.load(Ordering::SeqCst);
+        fails.then(|| Error::new(ErrorKind::Unavailable, what))
+    }
 }
 
 impl Reads {
+    /// All reads since the last call.
+    fn all(&self) -> HashMap<&'static str, usize> {
+        std::mem::take(&mut *self.counts.lock().unwrap())
+    }
     /// Reads of the couple, and of its entries, since the last call.
     fn taken(&self) -> [usize; 2] {
-        let reads = std::mem::take(&mut *self.0.lock().unwrap());
+        let reads = self.all();
         ["couple", "entries"].map(|read| reads.get(read).copied().unwrap_or(0))
     }
 }
@@ -97,6 +110,8 @@ struct Leases {
     start: Instant,
     /// Time that a renewal takes.
     slow: Mutex<Duration>,
+    /// Whether queries fail.
+    fails: AtomicBool,
     ends: Mutex<HashMap<AccountId, Instant>>,
     queries: AtomicUsize,
     calls: Mutex<Vec<(u64, &'static str, AccountId, u64)>>,
@@ -133,6 +148,9 @@ impl Presence for Leases {
     }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
         self.queries.fetch_add(1, Ordering::SeqCst);
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "query presence"));
+        }
         let end = self.ends.lock().unwrap().get(&account).copied();
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         Ok(left.filter(|left| !left.is_zero()))
@@ -200,6 +218,7 @@ impl World {
         let leases = Arc::new(Leases {
             start: Instant::now(),
             slow: Mutex::default(),
+            fails: AtomicBool::new(false),
             ends: Mutex::default(),
             queries: AtomicUsize::new(0),
             calls: Mutex::default(),
@@ -293,8 +312,10 @@ async fn room_is_closed_five_seconds_after_its_last_stream() {
     let subscriptions = || world.bus.open.load(Ordering::SeqCst);
     let before = subscriptions();
     let one = world.caught_up(Side::First, &TestGate::open()).await;
+    world.reads.all();
     let two = world.caught_up(Side::First, &TestGate::open()).await;
     let three = world.caught_up(Side::Second, &TestGate::open()).await;
+    assert_eq!(world.reads.all(), [("couple", 2)].into(), "the room is found without a read");
     // The log of the couple, and the sessions of its members.
     assert_eq!(subscriptions(), before + 2, "all streams of a couple share one room");
     drop((one, three));
@@ -311,6 +332,7 @@ async fn room_is_closed_five_seconds_after_its_last_stream() {
     assert_eq!(subscriptions(), before, "the room is left open");
     let hub = format!("{:?}", world.backend.live());
     assert!(hub.contains("by_couple: {}") && hub.contains("by_account: {}"), "{hub}");
+    assert!(hub.contains("LiveContext { options: LiveOptions { "), "{hub}");
     let _new = world.caught_up(Side::First, &TestGate::open()).await;
     assert_eq!(subscriptions(), before + 2, "a new room");
 }
@@ -624,6 +646,8 @@ struct Sessions {
     asked: Mutex<Vec<String>>,
     /// Whether the answer has one value too few.
     short: AtomicBool,
+    /// Whether the next check panics.
+    panics: AtomicBool,
 }
 
 impl Sessions {
@@ -640,6 +664,7 @@ impl Sessions {
 #[async_trait]
 impl SessionChecker for Sessions {
     async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error> {
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "a check that panics");
         let name = |principal: &Principal| {
             let expiry = principal.expires_at().map(|at| at.micros() / 1_000_000);
             format!("{}{}", principal.session().unwrap(), expiry.map_or(String::new(), |at| format!("@{at}")))
@@ -677,6 +702,9 @@ async fn sessions_of_open_streams_are_checked_once_a_second() {
     drop(two);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(sessions.asked(), ["tablet"]);
+    sessions.panics.store(true, Ordering::SeqCst);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(sessions.asked(), ["tablet"], "the watch has started again after a panic");
     drop(other);
     sleep(Duration::from_secs(5)).await;
     assert_eq!(sessions.asked(), [""; 0], "no session is followed any more");
@@ -982,4 +1010,58 @@ async fn log_is_read_only_after_a_notice_without_the_next_entry() {
     world.say(Side::First, "two").await;
     assert_eq!(received(&mut ana).await, ["entry 2"]);
     assert_eq!(world.reads.taken()[1], 1);
+}
+
+/// The streams end with the room; the leases of those that announced presence are shortened as after an ordinary end.
+#[tokio::test(start_paused = true)]
+async fn failed_read_ends_the_room_and_soon_the_presence_that_it_announced() {
+    let world = World::new().await;
+    let mut ana = world.caught_up(Side::First, &TestGate::open()).await;
+    let mut ben = world.caught_up(Side::Second, &TestGate::open()).await;
+    ana.announce();
+    sleep(Duration::from_secs(10)).await;
+    world.reads.fails.store(true, Ordering::SeqCst);
+    world.notice(Notice::Changed).await;
+    for stream in [&mut ana, &mut ben] {
+        assert_eq!(received(stream).await.last().unwrap(), "nothing more");
+    }
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.leases.calls(world.members[0]), [(0, "renew", 60), (13, "shorten", 2)]);
+    assert_eq!(world.leases.calls(world.members[1]), [], "never announced");
+    world.reads.fails.store(false, Ordering::SeqCst);
+    world.caught_up(Side::First, &TestGate::open()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn end_of_a_couple_shortens_no_lease() {
+    let world = World::new().await;
+    let mut ana = world.caught_up(Side::First, &TestGate::open()).await;
+    ana.announce();
+    sleep(SOON).await;
+    world.leave(Side::Second).await;
+    assert_eq!(received(&mut ana).await, ["bye NotPaired", "nothing more"]);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.leases.calls(world.members[0]), [(0, "renew", 60)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_end_when_the_task_of_their_room_panics() {
+    let world = World::new().await;
+    let mut stream = world.caught_up(Side::First, &TestGate::open()).await;
+    world.reads.panics.store(true, Ordering::SeqCst);
+    world.notice(Notice::Changed).await;
+    assert_eq!(received(&mut stream).await, ["bye Unavailable", "nothing more"]);
+    world.reads.panics.store(false, Ordering::SeqCst);
+    world.caught_up(Side::First, &TestGate::open()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn partner_is_here_until_the_end_of_the_lease_while_presence_cannot_be_queried() {
+    let world = World::new().await;
+    world.leases.renew(world.members[0], Duration::from_secs(60)).await.unwrap();
+    let mut ben = world.open(Side::Second, &TestGate::open()).await;
+    assert_eq!(all_within(&mut ben, SOON).await, ["caught up", "partner here"]);
+    world.leases.fails.store(true, Ordering::SeqCst);
+    assert_eq!(all_within(&mut ben, Duration::from_millis(59_900)).await, [""; 0]);
+    assert_eq!(all_within(&mut ben, Duration::from_millis(200)).await, ["partner away"]);
 }
