@@ -379,6 +379,13 @@ mod tests {
             #[expect(dead_code, reason = "only parsed")]
             name: String,
         }
+        #[derive(Debug, serde::Deserialize)]
+        struct Outer {
+            #[expect(dead_code, reason = "only parsed")]
+            inner: Example,
+            #[expect(dead_code, reason = "only parsed")]
+            any: Option<serde_json::Value>,
+        }
         let summary = |json: &str| {
             let problem = serde_json::to_value(parse::<Example>(json.as_bytes()).unwrap_err()).unwrap();
             format!("{} {} {}", problem["code"], problem["errors"][0]["field"], problem["errors"][0]["code"])
@@ -398,13 +405,6 @@ mod tests {
         assert_eq!(summary("{\"name\":\"a\nb\"}"), r#""malformed_json" null null"#);
         assert_eq!(summary(&"[".repeat(10_000)), r#""invalid_field" "." "wrong_type""#);
 
-        #[derive(Debug, serde::Deserialize)]
-        struct Outer {
-            #[expect(dead_code, reason = "only parsed")]
-            inner: Example,
-            #[expect(dead_code, reason = "only parsed")]
-            any: Option<serde_json::Value>,
-        }
         let nested = |json: &str| {
             let problem = serde_json::to_value(parse::<Outer>(json.as_bytes()).unwrap_err()).unwrap();
             format!("{} {}", problem["errors"][0]["field"], problem["errors"][0]["code"])
