@@ -113,7 +113,7 @@ async fn send(
     acceptor: &TlsAcceptor,
     scheme: &str,
     options: &str,
-    roots: Option<&Authority>,
+    roots: &[&Authority],
 ) -> (Result<(), couple_core::Error>, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -135,7 +135,7 @@ async fn send(
     });
     let url = format!("{scheme}://ana:secret@localhost:{port}{options}");
     let mut mailer = SmtpMailer::new(&url, Letterhead::default()).unwrap();
-    if let Some(roots) = roots {
+    for roots in roots {
         mailer = mailer.with_root_certificates(roots.pem.as_bytes()).unwrap();
     }
     let mail = Mail {
@@ -160,7 +160,7 @@ async fn valid_certificate_of_a_configured_authority_is_accepted() {
     let authority = Authority::new();
     let server = authority.server("localhost", VALID);
     for (scheme, options) in WAYS {
-        let (sent, commands) = send(&server, scheme, options, Some(&authority)).await;
+        let (sent, commands) = send(&server, scheme, options, &[&authority]).await;
         sent.unwrap_or_else(|error| panic!("{scheme}{options}: {error:?}"));
         assert!(
             commands.contains("AUTH PLAIN") && commands.contains("RCPT TO:<zoe@example.org>"),
@@ -170,16 +170,26 @@ async fn valid_certificate_of_a_configured_authority_is_accepted() {
 }
 
 #[tokio::test]
+async fn certificates_of_several_calls_are_all_trusted() {
+    let authorities = [Authority::new(), Authority::new(), Authority::new()];
+    let roots = authorities.each_ref();
+    for authority in roots {
+        let (sent, _) = send(&authority.server("localhost", VALID), "smtps", "", &roots).await;
+        sent.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn invalid_certificate_is_refused_before_the_sign_in_and_the_mail_is_retried() {
     let (authority, other) = (Authority::new(), Authority::new());
     for (what, server, roots) in [
-        ("self-signed", self_signed("localhost"), Some(&authority)),
-        ("of an unknown authority", authority.server("localhost", VALID), None),
-        ("of another authority", other.server("localhost", VALID), Some(&authority)),
-        ("of another host", authority.server("mail.example.org", VALID), Some(&authority)),
-        ("of a subdomain", authority.server("sub.localhost", VALID), Some(&authority)),
-        ("expired", authority.server("localhost", [2020, 2021]), Some(&authority)),
-        ("not valid yet", authority.server("localhost", [3999, 4000]), Some(&authority)),
+        ("self-signed", self_signed("localhost"), &[&authority][..]),
+        ("of an unknown authority", authority.server("localhost", VALID), &[]),
+        ("of another authority", other.server("localhost", VALID), &[&authority][..]),
+        ("of another host", authority.server("mail.example.org", VALID), &[&authority][..]),
+        ("of a subdomain", authority.server("sub.localhost", VALID), &[&authority][..]),
+        ("expired", authority.server("localhost", [2020, 2021]), &[&authority][..]),
+        ("not valid yet", authority.server("localhost", [3999, 4000]), &[&authority][..]),
     ] {
         for (scheme, options) in WAYS {
             let (sent, commands) = send(&server, scheme, options, roots).await;

@@ -86,7 +86,7 @@ impl SmtpMailer {
 
     /// Also trusts server certificates that these root certificates have signed, for a relay with a private authority.
     ///
-    /// `pem` contains one or more certificates in PEM format.
+    /// `pem` contains one or more certificates in PEM format. Several calls add up. Without TLS the certificates have no effect.
     ///
     /// # Errors
     /// [`ErrorKind::Misconfigured`] if `pem` contains no certificate or an invalid one.

@@ -34,6 +34,8 @@ pub(super) struct SmtpServer {
     host: String,
     port: u16,
     encryption: Encryption,
+    /// Roots of [`SmtpServer::trust`], which `tls` trusts besides the built-in ones.
+    roots: Vec<Certificate>,
     tls: TlsParameters,
     credentials: Option<Credentials>,
 }
@@ -91,10 +93,11 @@ impl SmtpServer {
         };
         let tls =
             TlsParameters::new(host.clone()).map_err(|source| wrong("cannot use TLS").source(source))?;
-        Ok(Self { port: url.port().unwrap_or(default_port), host, encryption, tls, credentials })
+        let (port, roots) = (url.port().unwrap_or(default_port), Vec::new());
+        Ok(Self { host, port, encryption, roots, tls, credentials })
     }
 
-    /// Trusts the certificates of a PEM text as roots, in addition to the built-in ones.
+    /// Trusts the certificates of a PEM text as roots, in addition to the built-in ones and those of earlier calls.
     pub(super) fn trust(&mut self, pem: &[u8]) -> Result<(), Error> {
         let wrong = || Error::new(ErrorKind::Misconfigured, "SMTP root certificates");
         // The parser skips other parts, and accepts a text without any certificate.
@@ -103,8 +106,13 @@ impl SmtpServer {
         }
         let roots = Certificate::from_pem(pem)
             .map_err(|source| wrong().context("the PEM text is not valid").source(source))?;
-        let tls = TlsParameters::builder(self.host.clone()).add_root_certificate(roots).build();
-        self.tls = tls.map_err(|source| wrong().context("a certificate is not valid").source(source))?;
+        self.roots.push(roots);
+        let tls = self.roots.iter().cloned().fold(
+            TlsParameters::builder(self.host.clone()),
+            smtp::client::TlsParametersBuilder::add_root_certificate,
+        );
+        self.tls =
+            tls.build().map_err(|source| wrong().context("a certificate is not valid").source(source))?;
         Ok(())
     }
 
