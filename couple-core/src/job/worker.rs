@@ -18,7 +18,9 @@ use super::{
     ClaimToken, ClaimedJob, JobChange, JobError, Registry, Schedule,
     retry::{Backoff, fraction},
 };
-use crate::{Change, CommitError, Error, ErrorKind, JobId, Ports, live::Topic, ports::without_conflict};
+use crate::{
+    Change, CommitError, Error, ErrorKind, JobId, Ports, Timestamp, live::Topic, ports::without_conflict,
+};
 
 /// Queue, with the number of its jobs that one process runs concurrently.
 #[derive(Debug, Clone)]
@@ -121,26 +123,40 @@ impl WorkerHandle {
     }
 }
 
-/// Claims of the jobs of a queue that this process runs; their leases are renewed, those of the oldest jobs first.
+/// Claims of the jobs of a queue that this process runs, with the ends of their leases.
 #[derive(Debug, Clone, Default)]
-struct HeldClaims(Arc<std::sync::Mutex<BTreeMap<JobId, ClaimToken>>>);
+struct HeldClaims(Arc<std::sync::Mutex<BTreeMap<JobId, (ClaimToken, Timestamp)>>>);
 
 impl HeldClaims {
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<JobId, ClaimToken>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<JobId, (ClaimToken, Timestamp)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn insert(&self, job: &ClaimedJob) {
-        self.locked().insert(job.job.id, job.claim);
+    fn insert(&self, id: JobId, claim: ClaimToken, lease_until: Timestamp) {
+        self.locked().insert(id, (claim, lease_until));
+    }
+    /// Records the new end of the lease of a claim, but not of a later claim of the same job.
+    fn renewed(&self, id: JobId, claim: ClaimToken, until: Timestamp) {
+        if let Some((held, lease_until)) = self.locked().get_mut(&id)
+            && *held == claim
+        {
+            *lease_until = until;
+        }
     }
     /// Removes a claim, but not a later claim of the same job.
     fn remove(&self, id: JobId, claim: ClaimToken) {
         let mut claims = self.locked();
-        if claims.get(&id) == Some(&claim) {
+        if claims.get(&id).is_some_and(|(held, _)| *held == claim) {
             claims.remove(&id);
         }
     }
-    fn all(&self) -> Vec<(JobId, ClaimToken)> {
-        self.locked().iter().map(|(id, claim)| (*id, *claim)).collect()
+    /// All claims, those whose leases end first at the beginning.
+    ///
+    /// In a fixed order, renewals that together take longer than a lease would always miss the same jobs.
+    fn by_lease_end(&self) -> Vec<(JobId, ClaimToken)> {
+        let mut claims: Vec<_> =
+            self.locked().iter().map(|(id, (claim, until))| (*until, *id, *claim)).collect();
+        claims.sort_unstable();
+        claims.into_iter().map(|(_, id, claim)| (id, claim)).collect()
     }
 }
 
@@ -236,7 +252,7 @@ impl Worker {
             let full = claimed.len() == room;
             for job in claimed {
                 let Ok(slot) = slots.clone().acquire_owned().await else { break 'serving };
-                held.insert(&job);
+                held.insert(job.job.id, job.claim, job.job.due_at);
                 let (worker, held) = (self.clone(), held.clone());
                 running.spawn(async move {
                     let (id, claim) = (job.job.id, job.claim);
@@ -291,7 +307,7 @@ impl Worker {
                     Ok(Some(job)) => {
                         let (id, claim) = (job.job.id, job.claim);
                         tracing::warn!(job = %id, name = job.job.name, attempt = job.attempt, "running an abandoned job");
-                        held.insert(&job);
+                        held.insert(job.job.id, job.claim, job.job.due_at);
                         let mut run = std::pin::pin!(self.run_one(job));
                         if timeout(self.options.abandoned_isolation, &mut run).await.is_err() {
                             // A long job must not delay the mails that were abandoned with it.
@@ -376,15 +392,16 @@ impl Worker {
         }
     }
 
-    /// Renews the leases of all held claims, also of those that have expired; removes claims that are lost.
+    /// Renews the leases of all held claims, also of those that have expired, in the order in which they end; removes
+    /// claims that are lost.
     ///
     /// Continues after an error, and returns the last one.
     async fn renew_all(&self, held: &HeldClaims) -> Result<(), Error> {
         let mut renewed = Ok(());
-        for (id, claim) in held.all() {
+        for (id, claim) in held.by_lease_end() {
             let lease_until = self.ports.now().plus(self.options.lease);
             match self.ports.commit(vec![JobChange::Renew { id, claim, lease_until }.into()]).await {
-                Ok(_) => {}
+                Ok(_) => held.renewed(id, claim, lease_until),
                 // The job has finished, or another worker has claimed it. Finishing the job shows which.
                 Err(CommitError::Conflict(_)) => held.remove(id, claim),
                 Err(CommitError::Failed(error)) => {
@@ -522,32 +539,30 @@ fn dead_letter_text(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ManualClock, OsEntropy, Timestamp};
+    use crate::{ManualClock, OsEntropy};
 
     #[test]
     fn end_of_an_old_claim_keeps_the_later_claim_of_the_job() {
-        let (held, clock) = (HeldClaims::default(), ManualClock::default());
-        let id = JobId::new(&clock, &OsEntropy);
-        let claimed = |claim| {
-            let due_at = Timestamp::default();
-            let job = super::super::NewJob {
-                id,
-                queue: String::new(),
-                name: String::new(),
-                payload: String::new(),
-                dedupe_key: None,
-                due_at,
-                expires_at: due_at,
-                max_attempts: 1,
-                created_at: due_at,
-            };
-            ClaimedJob { job, attempt: 1, claim }
-        };
-        held.insert(&claimed(1));
-        held.insert(&claimed(2));
+        let (held, at) = (HeldClaims::default(), Timestamp::default());
+        let id = JobId::new(&ManualClock::default(), &OsEntropy);
+        held.insert(id, 1, at);
+        held.insert(id, 2, at);
         held.remove(id, 1);
-        assert_eq!(held.all(), [(id, 2)]);
+        assert_eq!(held.by_lease_end(), [(id, 2)]);
         held.remove(id, 2);
-        assert_eq!(held.all(), []);
+        assert_eq!(held.by_lease_end(), []);
+    }
+
+    #[test]
+    fn renewed_claim_follows_those_whose_leases_end_earlier() {
+        let (held, clock) = (HeldClaims::default(), ManualClock::default());
+        let [one, two, three] = [(); 3].map(|()| JobId::new(&clock, &OsEntropy));
+        for (id, until) in [(one, 30), (two, 32), (three, 31)] {
+            held.insert(id, 1, Timestamp::from_micros(until));
+        }
+        assert_eq!(held.by_lease_end(), [(one, 1), (three, 1), (two, 1)]);
+        held.renewed(one, 1, Timestamp::from_micros(60));
+        held.renewed(three, 2, Timestamp::from_micros(70));
+        assert_eq!(held.by_lease_end(), [(three, 1), (two, 1), (one, 1)], "another claim is not renewed");
     }
 }
