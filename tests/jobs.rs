@@ -6,7 +6,7 @@ mod observed_store;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use couple::{
     Backend, Error, ErrorKind, Keyring, ManualClock,
     core::{
-        Change, Idempotency, IdempotencyChange, OutcomeRecord, digest,
+        Change, Idempotency, IdempotencyChange, JobId, OutcomeRecord, digest,
         job::{
             Context, Handler, Job, JobChange, JobError, PurgeDead, PurgeDeadHandler, PurgeOutcomes,
             PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions,
@@ -119,11 +119,11 @@ impl Handler<Deed> for Doer {
     }
 }
 
-/// Counts reads and renewals of leases, and refuses the latter on request.
+/// Counts reads, records the renewals of leases, and refuses them on request.
 #[derive(Default)]
 struct Watch {
     reads: AtomicUsize,
-    renewals: AtomicUsize,
+    renewals: Mutex<Vec<JobId>>,
     refuses: AtomicBool,
 }
 
@@ -134,9 +134,12 @@ impl StoreObserver for Watch {
     }
     async fn after(&self, _: &'static str) {}
     fn refuse(&self, changes: &[Change]) -> Option<Error> {
-        let renews = changes.iter().any(|change| matches!(change, Change::Job(JobChange::Renew { .. })));
-        self.renewals.fetch_add(usize::from(renews), Ordering::SeqCst);
-        let refused = renews && self.refuses.load(Ordering::SeqCst);
+        let renewed = changes.iter().find_map(|change| match change {
+            Change::Job(JobChange::Renew { id, .. }) => Some(*id),
+            _ => None,
+        });
+        self.renewals.lock().unwrap().extend(renewed);
+        let refused = renewed.is_some() && self.refuses.load(Ordering::SeqCst);
         refused.then(|| Error::new(ErrorKind::Unavailable, "commit"))
     }
 }
@@ -290,7 +293,7 @@ async fn job_that_kills_its_process_dies_and_the_others_complete() {
     assert!(crash.most_attempts.load(Ordering::SeqCst) <= 2, "a crash counts once for the others");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn abandoned_job_does_not_wait_for_a_long_job_of_another_queue() {
     let alone = Duration::from_millis(300);
     let shop = Shop::new(WorkerOptions::default());
@@ -482,7 +485,7 @@ async fn started_worker_is_woken_and_can_be_stopped() {
     assert_eq!(shop.runs(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn scheduled_job_is_queued_once() {
     let clock = Arc::new(ManualClock::default());
     let backend = Backend::builder().clock(clock.clone()).build().unwrap();
@@ -563,11 +566,38 @@ async fn lease_of_a_finished_job_is_not_renewed() {
     let _process = shop.worker.clone().start();
     shop.enqueue(Deed::Succeed).await;
     tokio::time::sleep(Duration::from_secs(100)).await;
-    assert_eq!((shop.runs(), shop.watch.renewals.load(Ordering::SeqCst)), (1, 0));
+    assert_eq!((shop.runs(), shop.watch.renewals.lock().unwrap().len()), (1, 0));
     shop.enqueue(Deed::Hang).await;
     tokio::time::sleep(Duration::from_millis(60_500)).await;
-    let renewals = shop.watch.renewals.load(Ordering::SeqCst);
+    let renewals = shop.watch.renewals.lock().unwrap().len();
     assert_eq!((shop.runs(), renewals), (2, 6), "once in each third of the lease");
+}
+
+/// In another order, slow commits would let the leases end that are renewed last in each round.
+#[tokio::test(start_paused = true)]
+async fn leases_are_renewed_in_the_order_in_which_they_end() {
+    let shop = Shop::new(WorkerOptions::default().with_poll_interval(Duration::from_millis(200)));
+    let ports = shop.backend.ports();
+    let pass = async |duration| {
+        shop.clock.advance(duration);
+        tokio::time::sleep(duration).await;
+    };
+    // The ids have the order of their creation, the jobs fall due in the reverse order.
+    let mut ids = Vec::new();
+    for due in [4, 2, 0] {
+        let due = ports.now().plus(Duration::from_secs(due));
+        let job = couple::job::NewJob::at(&Deed::Hang, due, ports).unwrap();
+        ids.insert(0, job.id);
+        ports.commit(vec![JobChange::Enqueue(job).into()]).await.unwrap();
+        shop.clock.advance(Duration::from_millis(10));
+    }
+    assert!(ids.is_sorted_by(|one, other| one > other));
+    let _process = shop.worker.clone().start();
+    for _ in 0..15 {
+        pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(shop.runs(), 3);
+    assert_eq!(*shop.watch.renewals.lock().unwrap(), ids);
 }
 
 /// The store accepts no renewal, but answers reads and claims: the job whose lease has expired runs in this process still.
@@ -583,7 +613,7 @@ async fn job_is_not_taken_over_by_its_own_process_while_renewals_fail() {
     assert_eq!(shop.runs(), 1, "it ran a second time beside the first");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn result_of_a_worker_that_lost_its_lease_changes_nothing() {
     let shop = Shop::new(WorkerOptions::default());
     shop.enqueue(Deed::Slow).await;
@@ -671,7 +701,7 @@ async fn abandoned_job_that_runs_longer_than_its_lease_is_renewed_and_runs_once(
     abandon(Deed::Succeed).await;
     let process = shop.worker.clone().start();
     run_for(60).await;
-    assert_eq!((shop.runs(), shop.watch.renewals.load(Ordering::SeqCst)), (1, 0), "it has finished");
+    assert_eq!((shop.runs(), shop.watch.renewals.lock().unwrap().len()), (1, 0), "it has finished");
     abandon(Deed::Hang).await;
     run_for(2).await;
     let options = WorkerOptions::default().with_poll_interval(Duration::from_secs(1));
