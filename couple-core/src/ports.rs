@@ -1,6 +1,6 @@
 //! Ports that every service uses, and the only function through which services commit.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tracing::Instrument as _;
 
@@ -160,13 +160,8 @@ pub(crate) fn without_conflict(result: Result<Committed, CommitError>) -> Result
 
 /// Topics of the changes, each once, in the order of the changes.
 fn topics(changes: &[Change]) -> Vec<Topic> {
-    let mut topics = Vec::new();
-    for topic in changes.iter().flat_map(Change::topics) {
-        if !topics.contains(&topic) {
-            topics.push(topic);
-        }
-    }
-    topics
+    let mut seen = HashSet::new();
+    changes.iter().flat_map(Change::topics).filter(|topic| seen.insert(topic.clone())).collect()
 }
 
 /// Appended entry of a commit that makes no other change of a couple.
