@@ -11,6 +11,7 @@ use couple::{
     blobs::Blobs,
     core::limits::Unlimited,
     http::{HttpOptions, ServeOptions},
+    notify::live::LiveOptions,
     store::MemoryStore,
 };
 use futures_util::StreamExt as _;
@@ -82,8 +83,13 @@ impl Panics {
 fn served() -> (Served, Arc<Panics>) {
     let panics = Arc::new(Panics::default());
     let store = ObservedStore(MemoryStore::new(), panics.clone());
-    let builder =
-        Backend::builder().store(store).keys(Keyring::new([7; 32])).blobs(Blobs::memory()).limits(Unlimited);
+    // No room reads without a notice: the read would take a panic that is planted for a request.
+    let builder = Backend::builder()
+        .store(store)
+        .keys(Keyring::new([7; 32]))
+        .blobs(Blobs::memory())
+        .limits(Unlimited)
+        .live(LiveOptions::default().with_sweep_interval(Duration::from_hours(1)));
     let options =
         HttpOptions::default().with_metrics(true).with_max_live_connections_per_account(CONNECTIONS);
     let world = World::of(builder, HttpOptions::default());
