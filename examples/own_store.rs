@@ -1339,8 +1339,10 @@ type Waiting = (Vec<Change>, oneshot::Sender<Result<Committed, CommitError>>);
 
 /// Store in one file.
 struct LogStore {
-    /// None after the file was damaged: then every call fails, until the store is opened again (S14).
-    tree: Arc<RwLock<Option<Tree>>>,
+    /// Rows, and the length of the file that contains them. None after the file was damaged: then every call fails, until the
+    /// store is opened again (S14).
+    tree: Arc<RwLock<Option<(Tree, u64)>>>,
+    path: PathBuf,
     /// Sender to the writer thread; none after [`Store::close`].
     queue: Mutex<Option<mpsc::Sender<Waiting>>>,
     writer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
@@ -1350,21 +1352,31 @@ impl LogStore {
     /// Opens a file, or creates it.
     async fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
-        let opened = tokio::task::spawn_blocking(move || Log::open(&path)).await;
-        let (log, tree) = opened.map_err(|panic| Error::new(ErrorKind::Internal, "open").source(panic))??;
-        let tree = Arc::new(RwLock::new(Some(tree)));
+        let opened = tokio::task::spawn_blocking({
+            let path = path.clone();
+            move || Log::open(&path)
+        });
+        let (log, tree) =
+            opened.await.map_err(|panic| Error::new(ErrorKind::Internal, "open").source(panic))??;
+        let tree = Arc::new(RwLock::new(Some((tree, log.end))));
         let (sender, queue) = mpsc::channel(MAX_WAITING);
         let writer = std::thread::spawn({
             let tree = tree.clone();
             move || write_commits(log, &tree, queue)
         });
-        Ok(Self { tree, queue: Mutex::new(Some(sender)), writer: Some(writer).into() })
+        Ok(Self { tree, path, queue: Mutex::new(Some(sender)), writer: Some(writer).into() })
     }
 
     /// Reads what all earlier commits wrote (S3). No other commit becomes visible during the read.
+    ///
+    /// Fails if the file was removed or is shorter than the log, although the rows are in memory (S14). It may be longer, because
+    /// the writer thread appends.
     fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
-        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
-        read(&View::new(tree.as_ref().ok_or_else(stopped)?))
+        let shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        let (tree, end) = shared.as_ref().ok_or_else(stopped)?;
+        let is_intact = fs::metadata(&self.path).is_ok_and(|file| file.len() >= *end);
+        is_intact.then_some(()).ok_or_else(stopped)?;
+        read(&View::new(tree))
     }
 }
 
@@ -1373,13 +1385,13 @@ fn stopped() -> Error {
         .context("the store was closed, or its file was damaged: open it again")
 }
 
-fn write_commits(mut log: Log, shared: &RwLock<Option<Tree>>, mut queue: mpsc::Receiver<Waiting>) {
+fn write_commits(mut log: Log, shared: &RwLock<Option<(Tree, u64)>>, mut queue: mpsc::Receiver<Waiting>) {
     // The queue ends when the store was closed or dropped, and all accepted commits have been taken from it.
     while let Some(first) = queue.blocking_recv() {
         let waiting = std::iter::once(first).chain(std::iter::from_fn(|| queue.try_recv().ok()));
         let shared_tree = shared.read().unwrap_or_else(PoisonError::into_inner);
         // Without a tree, the callers that wait get an error, because their senders are dropped.
-        let Some(mut view) = shared_tree.as_ref().map(View::new) else { break };
+        let Some(mut view) = shared_tree.as_ref().map(|(tree, _)| View::new(tree)) else { break };
         let commit = |(changes, caller): Waiting| (view.commit(changes), caller);
         let answers: Vec<_> = waiting.take(MAX_WAITING).map(commit).collect();
         let writes = view.writes;
@@ -1388,8 +1400,9 @@ fn write_commits(mut log: Log, shared: &RwLock<Option<Tree>>, mut queue: mpsc::R
         let mut shared_tree = shared.write().unwrap_or_else(PoisonError::into_inner);
         if log.is_damaged {
             *shared_tree = None;
-        } else if let (Ok(()), Some(tree)) = (&written, shared_tree.as_mut()) {
+        } else if let (Ok(()), Some((tree, end))) = (&written, shared_tree.as_mut()) {
             replay(tree, writes);
+            *end = log.end;
         }
         drop(shared_tree);
         for (result, caller) in answers {
@@ -1862,30 +1875,36 @@ fn read_payload(mut payload: &[u8]) -> Option<Writes> {
 
 /// Replays a file. Returns its rows and the end of the last complete record, or a description of the damage.
 ///
-/// A crash can leave a part of the last record, or zeros in its place: no caller was told that it was written.
+/// A crash can leave some bytes of the last record, and zeros in place of the others: no caller was told that it was
+/// written. The end of the log is therefore before a record that is not complete, unless a complete one follows.
 fn read_log(file: &[u8]) -> Result<(Tree, u64), String> {
     let mut tree = Tree::new();
     if file.is_empty() {
         return Ok((tree, 0));
     }
     let mut rest = file.strip_prefix(FORMAT).ok_or("not a log of this store")?;
-    loop {
-        let at = file.len() - rest.len();
-        let Some((sum, [length, inverse])) = <(Digest, [u64; 2])>::decode(&mut rest) else {
-            break Ok((tree, at as u64));
-        };
-        let is_header = length == !inverse;
-        if is_header && length > rest.len() as u64 {
-            break Ok((tree, at as u64));
-        }
-        let payload =
-            usize::try_from(length).ok().filter(|_| is_header).and_then(|end| rest.split_off(..end));
-        match payload.filter(|payload| digest(&[*payload]) == sum).and_then(read_payload) {
-            Some(writes) => replay(&mut tree, writes),
-            None if rest.iter().all(|byte| *byte == 0) => break Ok((tree, at as u64)),
-            None => break Err(format!("the record at byte {at} is damaged, and others follow it")),
+    while let Some(writes) = read_record(&mut rest) {
+        replay(&mut tree, writes);
+    }
+    let at = file.len() - rest.len();
+    // Texts of users cannot contain a record: its inverted length has bytes that UTF-8 does not.
+    match (1..rest.len()).find(|skipped| read_record(&mut &rest[*skipped..]).is_some()) {
+        None => Ok((tree, at as u64)),
+        Some(skipped) => {
+            Err(format!("the record at byte {at} is damaged, and a complete one follows at {}", at + skipped))
         }
     }
+}
+
+/// The writes of a record, after which the input continues; none, and the same input, if it is not complete.
+fn read_record(input: &mut &[u8]) -> Option<Writes> {
+    let mut rest = *input;
+    let (sum, [length, inverse]) = <(Digest, [u64; 2])>::decode(&mut rest)?;
+    let length = usize::try_from(length).ok().filter(|_| length == !inverse)?;
+    let (payload, rest) = rest.split_at_checked(length)?;
+    let writes = (digest(&[payload]) == sum).then(|| read_payload(payload)).flatten()?;
+    *input = rest;
+    Some(writes)
 }
 
 /// Replaces a file by one with the rows of `tree` only, and returns its length.
@@ -2005,6 +2024,28 @@ mod tests {
         assert_eq!(store.account(accounts[2].id).await.unwrap().as_ref(), Some(&accounts[2]));
     }
 
+    /// A crash can write the pages of a record in any order.
+    #[tokio::test]
+    async fn last_record_whose_first_bytes_were_not_written_is_dropped() {
+        let world = World::default();
+        let mut accounts = ["a", "b"].map(|name| world.account(name));
+        accounts[1].birthday = Some("0".repeat(10_000));
+        let (_folder, path) = file_of(&accounts).await;
+        let complete = fs::read(&path).unwrap();
+        let (_folder_of_first, first) = file_of(&accounts[..1]).await;
+        let second = fs::read(first).unwrap().len();
+        for zeros in [8, 32, 40, 48, 49, 512, 4_096, 8_192, complete.len() - second - 1] {
+            let mut torn = complete.clone();
+            torn[second..second + zeros].fill(0);
+            fs::write(&path, &torn).unwrap();
+            let store = LogStore::open(&path).await.unwrap();
+            assert_eq!(store.account(accounts[0].id).await.unwrap().as_ref(), Some(&accounts[0]), "{zeros}");
+            assert_eq!(store.account(accounts[1].id).await.unwrap(), None, "{zeros}");
+            store.close().await.unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), second as u64, "{zeros}");
+        }
+    }
+
     #[tokio::test]
     async fn damage_before_the_last_record_is_an_error() {
         let world = World::default();
@@ -2028,6 +2069,21 @@ mod tests {
         assert_eq!(LogStore::open(&path).await.err().unwrap().kind(), ErrorKind::Unavailable);
         store.close().await.unwrap();
         LogStore::open(&path).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn reads_and_commits_fail_without_the_whole_file() {
+        let account = World::default().account("a");
+        for damage in [|path| fs::remove_file(path), |path: &Path| fs::write(path, FORMAT)] {
+            let (_folder, path) = file_of(std::slice::from_ref(&account)).await;
+            let store = LogStore::open(&path).await.unwrap();
+            assert_eq!(store.account(account.id).await.unwrap().as_ref(), Some(&account));
+            damage(&path).unwrap();
+            for _ in 0..2 {
+                assert_eq!(store.account(account.id).await.unwrap_err().kind(), ErrorKind::Unavailable);
+                assert_eq!(store.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
+            }
+        }
     }
 
     #[tokio::test]
