@@ -755,8 +755,9 @@ impl View<'_> {
             }
             AccountChange::InsertSession { session, version } => {
                 self.account_of_version(session.account, version)?;
-                let exists = self.has(&SESSION_BY_BEARER_TOKEN.at(&session.token));
-                require(!exists, Conflict::SessionExists(session.id))?;
+                let exists = self.get::<Session>(&(session.account, session.id))?.is_some();
+                let taken = self.has(&SESSION_BY_BEARER_TOKEN.at(&session.token));
+                require(!exists && !taken, Conflict::SessionExists(session.id))?;
                 self.put(&session)?;
             }
             AccountChange::TouchSession { account, id, seen_at } => {
@@ -850,9 +851,10 @@ impl View<'_> {
                 require(open.len() < limit as usize, Conflict::TooManyInvites(invite.inviter))?;
                 let crosses = invite.pair_key().is_some_and(|pair| self.has(&OPEN_INVITE_BY_PAIR.at(&pair)));
                 require(!crosses, Conflict::InviteCrossed)?;
-                let exists =
+                let exists = self.get::<Invite>(&invite.id)?.is_some();
+                let taken =
                     self.has(&INVITE_BY_CODE.at(&invite.code)) || self.has(&INVITE_BY_LINK.at(&invite.link));
-                require(!exists, Conflict::InviteExists(invite.id))?;
+                require(!exists && !taken, Conflict::InviteExists(invite.id))?;
                 self.put(&invite)?;
             }
             PairingChange::CloseInvite { id, to } => {

@@ -1087,7 +1087,7 @@ pub async fn a20_session_has_the_present_state_of_its_account(store: impl Store)
     }
 }
 
-/// Links of tokens and bearer tokens of sessions are unique; all 32 bytes are compared.
+/// Ids and links of tokens, and ids and bearer tokens of sessions, are unique; all 32 bytes are compared.
 pub async fn a21_link_and_bearer_token_are_unique(store: impl Store) {
     let world = World::default();
     let account = world.account("ana");
@@ -1115,9 +1115,15 @@ pub async fn a21_link_and_bearer_token_are_unique(store: impl Store) {
         let conflict = Conflict::TokenExists(second.id);
         refused(&store, AccountChange::InsertToken(second), conflict, what).await;
     }
-    let second = session_with(sessions[0].token);
-    let conflict = Conflict::SessionExists(second.id);
-    refused(&store, insert_session(&second), conflict, "a session with a used bearer token is added").await;
+    let same_id = Session { id: sessions[0].id, ..world.session(account.id) };
+    let same_token = session_with(sessions[0].token);
+    for (second, what) in [
+        (same_id, "a session with a used id is added"),
+        (same_token, "a session with a used bearer token is added"),
+    ] {
+        let conflict = Conflict::SessionExists(second.id);
+        refused(&store, insert_session(&second), conflict, what).await;
+    }
     for token in tokens {
         let found = store.token_by_link(&token.link).await.unwrap();
         same(&found, &Some(token), "a token is found by a similar link");

@@ -1058,7 +1058,7 @@ pub async fn p19_ended_couple_forgets_a_replaced_member(store: impl Store) {
         .await;
 }
 
-/// Codes and links of invites are unique; all 32 bytes are compared.
+/// Ids, codes and links of invites are unique; all 32 bytes are compared.
 pub async fn p20_invite_code_and_link_are_unique(store: impl Store) {
     let world = World::default();
     let invite_with = |code: Option<Digest>, link: Option<Digest>| {
@@ -1094,7 +1094,8 @@ pub async fn p20_invite_code_and_link_are_unique(store: impl Store) {
     for first in &invites[..2] {
         let code = (invite_with(Some(first.code), None), "an invite with a used code is added");
         let link = (invite_with(None, Some(first.link)), "an invite with a used link is added");
-        for (second, what) in [code, link] {
+        let same_id = Invite { id: first.id, ..invite_with(None, None) };
+        for (second, what) in [code, link, (same_id, "an invite with a used id is added")] {
             let exists = Conflict::InviteExists(second.id);
             refused(&store, insert_invite(second), exists, what).await;
         }

@@ -265,7 +265,7 @@ pub enum Conflict {
     /// The session has ended.
     #[error("session {0} ended")]
     SessionEnded(SessionId),
-    /// A session with this bearer token exists.
+    /// The account has a session with this id, or a session with this bearer token exists.
     #[error("session {0} exists")]
     SessionExists(SessionId),
     /// The tally has reached its limit.
@@ -274,7 +274,7 @@ pub enum Conflict {
     /// The account is in a couple.
     #[error("account {0} is paired")]
     Paired(AccountId),
-    /// An invite with this code or this link exists.
+    /// An invite with this id, code or link exists.
     #[error("invite {0} exists")]
     InviteExists(InviteId),
     /// There is an open invite between the same two addresses.

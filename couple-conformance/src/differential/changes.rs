@@ -48,8 +48,6 @@ pub(super) fn change(choices: &mut Choices<'_>, weights: &Weights) -> Change {
 pub(super) fn fresh_id(change: &Change) -> Option<Uuid> {
     match change {
         Change::Pairing(PairingChange::Pair(couple)) => Some(couple.id.as_uuid()),
-        Change::Pairing(PairingChange::InsertInvite { invite, .. }) => Some(invite.id.as_uuid()),
-        Change::Account(AccountChange::InsertSession { session, .. }) => Some(session.id.as_uuid()),
         Change::Job(JobChange::Enqueue(job)) => Some(job.id.as_uuid()),
         _ => None,
     }

@@ -117,8 +117,9 @@ faults! { FaultyStore::new();
     "token-network-is-lost": account::a18_token_session_and_tally_fields_read_back, "a token";
     "session-times-are-swapped": account::a18_token_session_and_tally_fields_read_back, "a session";
     "session-has-a-cached-account": account::a20_session_has_the_present_state_of_its_account, "present state";
-    "token-replaces-the-same-id": account::a21_link_and_bearer_token_are_unique, "used id is added";
+    "token-replaces-the-same-id": account::a21_link_and_bearer_token_are_unique, "token with a used id is added";
     "token-link-is-not-unique": account::a21_link_and_bearer_token_are_unique, "used link is added";
+    "session-replaces-the-same-id": account::a21_link_and_bearer_token_are_unique, "session with a used id is added";
     "session-bearer-is-not-unique": account::a21_link_and_bearer_token_are_unique, "used bearer token is added";
 }
 

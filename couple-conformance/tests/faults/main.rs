@@ -1,7 +1,7 @@
 //! Planted faults: for each one, the check that is named for it fails and says what does not hold.
 //!
-//! `adapter` is a copy of the store, the bus and the presence in memory, with about 1,000 faults of which at most one is planted. Without a
-//! fault it passes the kit.
+//! `adapter` is a copy of the store, the bus and the presence in memory, with many faults of which at most one is planted. Without a fault
+//! it passes the kit.
 
 mod account;
 mod adapter;

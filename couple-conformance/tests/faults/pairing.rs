@@ -128,6 +128,7 @@ faults! { FaultyStore::new();
     "anonymize-forgets-all-couples-of-the-member": pairing::p19_ended_couple_forgets_a_replaced_member, "among the couples of the members";
     "anonymize-adds-a-history": pairing::p19_ended_couple_forgets_a_replaced_member, "among the couples of the members";
     "anonymize-replaces-the-member-in-every-couple": pairing::p19_ended_couple_forgets_a_replaced_member, "another couple";
+    "invite-replaces-the-same-id": pairing::p20_invite_code_and_link_are_unique, "invite with a used id is added";
     "invite-code-is-not-unique": pairing::p20_invite_code_and_link_are_unique, "used code is added";
     "invite-link-is-not-unique": pairing::p20_invite_code_and_link_are_unique, "used link is added";
     "invites-of-every-account": pairing::p21_lists_have_the_newest_two_hundred, "invites of an account not the newest";

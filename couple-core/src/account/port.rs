@@ -142,7 +142,7 @@ pub enum AccountChange {
     ///
     /// Preconditions: its account still has this version
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that the proof of identity is still valid; its
-    /// bearer token is unused ([`SessionExists`](crate::Conflict::SessionExists)).
+    /// id in the account and its bearer token are unused ([`SessionExists`](crate::Conflict::SessionExists)).
     InsertSession {
         /// Session to add.
         session: Session,
@@ -238,7 +238,7 @@ pub struct SeenToken {
 ///   at most 200; expired ones too.
 /// * **A20** A session is found by its bearer token with the present state of its account.
 /// * **A21** Links of tokens and bearer tokens of sessions are unique, and all 32 bytes are compared. A token or
-///   session with the link or bearer token of another one conflicts and does not replace it.
+///   session with the id, or with the link or bearer token, of another one conflicts and does not replace it.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// Account with this id.

@@ -18,7 +18,7 @@ pub enum PairingChange {
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)); fewer than `limit` invites of the inviter are
     /// open at `created_at` ([`TooManyInvites`](crate::Conflict::TooManyInvites)); no open invite, expired or
     /// not, has its [`pair_key`](Invite::pair_key) ([`InviteCrossed`](crate::Conflict::InviteCrossed)); no
-    /// invite in any state has its code or its link ([`InviteExists`](crate::Conflict::InviteExists)).
+    /// invite in any state has its id, code or link ([`InviteExists`](crate::Conflict::InviteExists)).
     InsertInvite {
         /// The new invite.
         invite: Invite,
@@ -190,8 +190,8 @@ pub enum PairingChange {
 ///   are listed page by page, earliest first.
 /// * **P19** After a member of an ended couple was replaced, the couple does not name the member, and is not
 ///   among the member's couples; everything else is unchanged. A member of an active couple is not replaced.
-/// * **P20** Codes and links of invites are unique, and all 32 bytes are compared. An invite with the code or
-///   link of another one conflicts and does not replace it.
+/// * **P20** Codes and links of invites are unique, and all 32 bytes are compared. An invite with the id, code
+///   or link of another one conflicts and does not replace it.
 /// * **P21** Open invites of an account, open invites to an address, couples and blocks are listed newest
 ///   first, at most 200. Those of the same time are ordered by id, blocks by the blocked account, the greatest
 ///   first.

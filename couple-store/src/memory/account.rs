@@ -126,7 +126,7 @@ impl AccountTables {
             }
             AccountChange::InsertSession { session, version } => {
                 self.current(session.account, version)?;
-                if self.by_bearer.has(&session.token) {
+                if self.sessions.has(&(session.account, session.id)) || self.by_bearer.has(&session.token) {
                     return Err(Conflict::SessionExists(session.id));
                 }
                 self.by_bearer.put(session.token, (session.account, session.id));

@@ -49,7 +49,8 @@ impl PairingTables {
                 if pair.is_some_and(|pair| self.by_pair.has(&pair)) {
                     return Err(Conflict::InviteCrossed);
                 }
-                if self.by_code.has(&invite.code) || self.by_link.has(&invite.link) {
+                let taken = self.by_code.has(&invite.code) || self.by_link.has(&invite.link);
+                if self.invites.has(&invite.id) || taken {
                     return Err(Conflict::InviteExists(invite.id));
                 }
                 if let Some(pair) = pair {

@@ -97,7 +97,8 @@ statements! {
      $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
      $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64)";
     INSERT_SESSION = "INSERT INTO couple_session (", session!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM couple_session WHERE token = $9)";
+     WHERE NOT EXISTS (SELECT 1 FROM couple_session WHERE account_id = $9 AND id = $10) \
+     AND NOT EXISTS (SELECT 1 FROM couple_session WHERE token = $11)";
     TOUCH = "UPDATE couple_session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
     END_SESSION = "DELETE FROM couple_session WHERE account_id = $1 AND id = $2";
     END_SESSIONS = "DELETE FROM couple_session WHERE account_id = $1 AND id <> $2";
@@ -200,6 +201,8 @@ pub(super) async fn apply<D: Dialect>(
                 .time(session.authenticated_at)
                 .time(session.seen_at)
                 .time(session.expires_at)
+                .bind(session.account.as_uuid())
+                .bind(session.id.as_uuid())
                 .digest(&session.token);
             require_one_row(statement.execute(connection).await?, Conflict::SessionExists(session.id))?;
         }

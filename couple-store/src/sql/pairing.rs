@@ -51,8 +51,8 @@ statements! {
      UNION ALL SELECT NULL, due_at FROM couple_erasure WHERE account_id = $2";
     INSERT_INVITE = "INSERT INTO couple_invite (pair_key, ", invite!(), ") \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM couple_invite WHERE pair_key = $15) \
-     AND NOT EXISTS (SELECT 1 FROM couple_invite WHERE code = $16) AND NOT EXISTS (SELECT 1 FROM couple_invite WHERE link = $17)";
+     WHERE NOT EXISTS (SELECT 1 FROM couple_invite WHERE pair_key = $15) AND NOT EXISTS (SELECT 1 FROM couple_invite WHERE id = $16) \
+     AND NOT EXISTS (SELECT 1 FROM couple_invite WHERE code = $17) AND NOT EXISTS (SELECT 1 FROM couple_invite WHERE link = $18)";
     CROSSED = "SELECT 1 FROM couple_invite WHERE pair_key = $1";
     CLOSE_INVITE = "UPDATE couple_invite SET state = $1, accepted_by = $2, couple_id = $3, pair_key = NULL WHERE id = $4 AND state = 0";
     WITHDRAW = "UPDATE couple_invite SET state = 3, pair_key = NULL WHERE inviter = $1 AND state = 0";
@@ -311,6 +311,7 @@ async fn insert_invite<D: Dialect>(
         .bind(by)
         .bind(couple)
         .bind(pair)
+        .bind(invite.id.as_uuid())
         .digest(&invite.code)
         .digest(&invite.link);
     if statement.execute(connection).await? == 1 {

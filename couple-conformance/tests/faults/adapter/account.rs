@@ -210,7 +210,10 @@ impl AccountTables {
                 if planted("session-replaces-others") {
                     self.end_sessions(session.account, None);
                 }
-                if self.by_bearer.has(&session.token) && !planted("session-bearer-is-not-unique") {
+                let exists = self.sessions.has(&(session.account, session.id))
+                    && !planted("session-replaces-the-same-id");
+                let taken = self.by_bearer.has(&session.token) && !planted("session-bearer-is-not-unique");
+                if exists || taken {
                     return Err(Conflict::SessionExists(session.id));
                 }
                 self.put_session(session);

@@ -343,7 +343,8 @@ impl PairingTables {
                 return Err(Conflict::InviteCrossed);
             }
         }
-        if (self.by_code.has(&invite.code) && !planted("invite-code-is-not-unique"))
+        if (self.invites.has(&invite.id) && !planted("invite-replaces-the-same-id"))
+            || (self.by_code.has(&invite.code) && !planted("invite-code-is-not-unique"))
             || (self.by_link.has(&invite.link) && !planted("invite-link-is-not-unique"))
         {
             return Err(Conflict::InviteExists(invite.id));
