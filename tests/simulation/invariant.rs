@@ -75,11 +75,23 @@ pub(crate) enum Planted {
     LostJob,
     /// No lease is renewed.
     LeaseNotRenewed,
+    /// The store returns a later `seq` than it assigned to an append, once in 20.
+    SkippedSeq,
+    /// The store acknowledges the end of a couple, one in four, and loses it.
+    LostEnd,
+    /// A notice of an entry carries another text, once in 20.
+    AlteredNotice,
+    /// The last frames of an ended couple arrive long after its end.
+    LateFrame,
+    /// The store writes an entry without the job of the same commit.
+    TornCommit,
+    /// The store never responds to a commit of a read position.
+    UnansweredCommit,
 }
 
 impl Planted {
     /// Each planted fault, with the invariant that finds it.
-    pub(crate) const ALL: [(Self, Invariant); 10] = [
+    pub(crate) const ALL: [(Self, Invariant); 16] = [
         (Self::LostNotice, Invariant::DeliveredInTime),
         (Self::RepeatedAppend, Invariant::AppendedOnce),
         (Self::ClaimGivenTwice, Invariant::OneClaim),
@@ -90,5 +102,11 @@ impl Planted {
         (Self::EternalPresence, Invariant::PresenceEnds),
         (Self::LostJob, Invariant::JobsEnd),
         (Self::LeaseNotRenewed, Invariant::LeaseRenewed),
+        (Self::SkippedSeq, Invariant::LogWithoutGaps),
+        (Self::LostEnd, Invariant::AnswersHold),
+        (Self::AlteredNotice, Invariant::SameContent),
+        (Self::LateFrame, Invariant::NothingAfterTheEnd),
+        (Self::TornCommit, Invariant::JobWithItsEntry),
+        (Self::UnansweredCommit, Invariant::RequestsEnd),
     ];
 }

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use couple::{
     CoupleId,
     core::live::{Bus, Notice, Subscription, Topic},
+    timeline::{Body, Entry},
 };
 use tokio::{
     sync::Notify,
@@ -140,7 +141,13 @@ impl Network {
                 world.note("planted", format_args!("a notice for process {process} is lost"));
                 continue;
             }
-            subscriber.inbox.push(notice.clone());
+            subscriber.inbox.push(match notice {
+                Notice::Appended(entry) if world.strikes(Planted::AlteredNotice, 20) => {
+                    let body = Some(Body::from_stored(r#"{"text":"another text"}"#));
+                    Notice::Appended(Arc::new(Entry { body, ..Entry::clone(entry) }))
+                }
+                notice => notice.clone(),
+            });
         }
     }
 

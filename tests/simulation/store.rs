@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use couple::{
     Clock as _, CoupleId, Error, ErrorKind, Store,
     core::{Change, ChangeResult, CommitError, Committed, Conflict, live::Topic},
-    job::{ClaimedJob, JobChange},
+    job::{ClaimedJob, Job as _, JobChange},
     pairing::{Couple, PairingChange, PairingReads as _},
     timeline::TimelineChange,
 };
@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     invariant::Planted,
-    process::{Process, ProcessId},
+    process::{Process, ProcessId, SimulatedJob},
     world::{World, failed},
 };
 
@@ -43,12 +43,24 @@ impl ProcessStore {
 
 #[async_trait]
 impl Store for ProcessStore {
-    async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+    async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, CommitError> {
         let (process, world) = (&self.0, &self.0.world);
         if let [Change::Job(JobChange::Renew { .. })] = &changes[..]
             && world.strikes(Planted::LeaseNotRenewed, 1)
         {
             return Ok([ChangeResult::Applied].into_iter().collect());
+        }
+        let ends = |change: &Change| matches!(change, Change::Pairing(PairingChange::End { .. }));
+        if changes.iter().any(ends) && world.strikes(Planted::LostEnd, 4) {
+            return Ok(changes.iter().map(|_| ChangeResult::Applied).collect());
+        }
+        let marks = |change: &Change| matches!(change, Change::Timeline(TimelineChange::MarkRead { .. }));
+        if changes.iter().any(marks) && world.strikes(Planted::UnansweredCommit, 1) {
+            std::future::pending::<()>().await;
+        }
+        let appends = |change: &Change| matches!(change, Change::Timeline(TimelineChange::Append { .. }));
+        if changes.iter().any(appends) && world.strikes(Planted::TornCommit, 1) {
+            changes.retain(|change| !matches!(change, Change::Job(JobChange::Enqueue(job)) if job.name == SimulatedJob::NAME));
         }
         process.point("before a commit").await;
         world.delay().await;
@@ -199,7 +211,7 @@ async fn commit_with_planted_fault(
         committed => committed,
     };
     let committed = committed.map(|committed| with_applied(&committed, &lost))?;
-    Ok(committed.results().iter().cloned().map(|result| give_again(world, result)).collect())
+    Ok(committed.results().iter().cloned().map(|result| skip_seq(world, give_again(world, result))).collect())
 }
 
 /// Results of a commit from which the changes at these places were left out.
@@ -224,6 +236,16 @@ async fn ends_of_couples(world: &World, changes: &[Change]) -> Vec<Change> {
         }
     }
     ends.into_values().collect()
+}
+
+/// Result of an append, sometimes with a later `seq`.
+fn skip_seq(world: &World, result: ChangeResult) -> ChangeResult {
+    match result {
+        ChangeResult::Appended { seq } if world.strikes(Planted::SkippedSeq, 20) => {
+            ChangeResult::Appended { seq: seq + 1 }
+        }
+        result => result,
+    }
 }
 
 /// Claimed jobs, sometimes with a job that was claimed before.
