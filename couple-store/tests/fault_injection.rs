@@ -206,7 +206,9 @@ macro_rules! engines {
                 let (store, world) = (open_with(&url, 64, 10).await, Arc::new(World::default()));
                 let mut other = <$db as sqlx::Database>::Connection::connect(&url).await.unwrap();
                 let (mut took, literals) = (Vec::new(), Literals { id: literal, bytes: literal_bytes });
-                for row in HeldRow::ALL {
+                // Each row takes 4 s: by default each engine has every second one.
+                let (all, own) = (std::env::var_os("COUPLE_HELD_ROWS").is_some(), usize::from($program == "mariadb"));
+                for (_, row) in HeldRow::ALL.into_iter().enumerate().filter(|(n, _)| all || n % 2 == own) {
                     let (work, lock) = Load::new(&store, &world, row, &literals).await;
                     // Without gaps, which MariaDB locks by default: a gap may belong to the next couple.
                     execute(&mut other, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned()).await;
