@@ -36,6 +36,7 @@ pub mod pairing;
 pub mod password_hasher;
 pub mod presence;
 pub mod renderer;
+mod rollback;
 mod run;
 mod samples;
 pub mod store;

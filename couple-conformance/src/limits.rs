@@ -32,7 +32,7 @@ pub async fn l1_new_key_has_burst_tokens(limiter: impl RateLimiter, _: &ManualCl
     assert!(take(&limiter, "a").await.is_err(), "a bucket has more than its burst of 5 tokens");
 }
 
-/// A bucket gains one token after `period / burst`, to the millisecond, and is full after `period`. A refusal takes no token.
+/// A bucket gains one token after each `period / burst`, to the millisecond, and is full after `period`. A refusal takes no token.
 pub async fn l2_bucket_refills_over_its_period(limiter: impl RateLimiter, clock: &ManualClock) {
     // No whole second, so that a clock of seconds is seen.
     clock.advance(Duration::from_millis(301));
@@ -58,6 +58,29 @@ pub async fn l2_bucket_refills_over_its_period(limiter: impl RateLimiter, clock:
     assert!(take_short().await.is_ok(), "a bucket gains a token too late: not after 500 ms");
     clock.advance(Duration::from_secs(50));
     take_burst(&limiter, "a").await;
+    // The time of a token is no whole number of seconds, milliseconds or microseconds.
+    for (name, burst, period) in [("thirds", 3, 10_000), ("sevenths", 7, 1_000)] {
+        let rule = Rule { name, burst, period: Duration::from_millis(period) };
+        let take = || async { limiter.take(&rule, &key("a")).await.unwrap() };
+        for _ in 0..burst {
+            assert!(take().await.is_ok(), "a full bucket has fewer than its burst of {burst} tokens");
+        }
+        let mut passed = 0;
+        for token in 1..=u64::from(burst) {
+            let due = (period * token).div_ceil(u64::from(burst));
+            clock.advance(Duration::from_millis(due - 2 - passed));
+            assert!(
+                take().await.is_err(),
+                "a bucket gains a token too early: number {token} of {burst} in {period} ms, 2 ms before {due} ms"
+            );
+            clock.advance(Duration::from_millis(2));
+            assert!(
+                take().await.is_ok(),
+                "a bucket gains a token too late: number {token} of {burst} in {period} ms, not after {due} ms"
+            );
+            passed = due;
+        }
+    }
 }
 
 /// Different keys and different rules do not share a bucket, however similar they are.

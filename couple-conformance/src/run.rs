@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -77,24 +78,29 @@ where
     };
     let (progress, reported) = mpsc::channel();
     // A thread, because a check that never yields would also block a timer in its runtime.
-    let thread = thread::Builder::new()
+    thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
             let runtime = runtime();
-            runtime.block_on(async {
-                let engine = engine(number.to_owned()).await;
-                // An error means that the creation took too long and the caller has returned.
-                let _ = progress.send(());
-                check(engine).await;
-                let _ = progress.send(());
-            });
+            let checked = || {
+                runtime.block_on(async {
+                    let engine = engine(number.to_owned()).await;
+                    // An error means that the creation took too long and the caller has returned.
+                    let _ = progress.send(Ok(()));
+                    check(engine).await;
+                });
+            };
+            let checked = catch_unwind(AssertUnwindSafe(checked));
+            // Also after a panic: dropping a runtime waits for its blocking tasks, which may never end.
             runtime.shutdown_background();
+            let _ = progress.send(checked.map_err(|panic| message(&*panic).to_owned()));
         })
         .expect("a thread starts");
     let ended = [(CREATION_LIMIT, "creation of the engine"), (CHECK_LIMIT, "check")];
     for (limit, what) in ended {
         match reported.recv_timeout(limit) {
-            Ok(()) => {}
+            Ok(Ok(())) => {}
+            Ok(Err(panic)) => return Err(broken(&panic)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let seconds = limit.as_secs();
                 return Err(broken(&format!(
@@ -102,8 +108,7 @@ where
                 )));
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
-                let panic = thread.join().expect_err("a thread that ends early has panicked");
-                return Err(broken(message(&*panic)));
+                return Err(broken("the runtime of the check does not start"));
             }
         }
     }

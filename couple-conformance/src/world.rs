@@ -14,6 +14,7 @@ use couple_core::{
     timeline::{Body, NewEntry, TimelineChange},
     upload::ResumableUpload,
 };
+use tokio::time::Instant;
 
 /// Clock, randomness, and sample rows created from them.
 #[derive(Debug)]
@@ -299,6 +300,14 @@ pub(crate) async fn concurrently(
     store: &Arc<impl Store>,
     commits: Vec<Vec<Change>>,
 ) -> Vec<Result<Committed, Conflict>> {
+    timed(store, commits).await.into_iter().map(|(result, _)| result).collect()
+}
+
+/// As [`concurrently`], with the duration of each commit.
+pub(crate) async fn timed(
+    store: &Arc<impl Store>,
+    commits: Vec<Vec<Change>>,
+) -> Vec<(Result<Committed, Conflict>, Duration)> {
     let start = Arc::new(tokio::sync::Barrier::new(commits.len()));
     let tasks: Vec<_> = commits
         .into_iter()
@@ -306,17 +315,20 @@ pub(crate) async fn concurrently(
             let (store, start) = (store.clone(), start.clone());
             tokio::spawn(async move {
                 start.wait().await;
-                match store.commit(changes).await {
-                    Ok(committed) => Ok(committed),
-                    Err(CommitError::Conflict(conflict)) => Err(conflict),
-                    Err(CommitError::Failed(error)) => panic!("{error}"),
-                }
+                let start = Instant::now();
+                (store.commit(changes).await, start.elapsed())
             })
         })
         .collect();
     let mut results = Vec::with_capacity(tasks.len());
     for task in tasks {
-        results.push(task.await.expect("no commit panics"));
+        let (result, time) = task.await.expect("no commit panics");
+        let result = match result {
+            Ok(committed) => Ok(committed),
+            Err(CommitError::Conflict(conflict)) => Err(conflict),
+            Err(CommitError::Failed(error)) => panic!("a commit fails beside concurrent ones: {error}"),
+        };
+        results.push((result, time));
     }
     results
 }

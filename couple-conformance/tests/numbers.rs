@@ -24,6 +24,57 @@ fn is_number(text: &str) -> bool {
     digits.len() < text.len() && !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Names of the checks in a source: functions whose name starts with a number.
+fn checks(source: &str) -> impl Iterator<Item = &str> {
+    let functions = source.lines().filter_map(|line| line.strip_prefix("pub async fn "));
+    let names = functions.filter_map(|line| line.split(['<', '(']).next());
+    names.filter(|name| name.split('_').next().is_some_and(|number| is_number(&number.to_uppercase())))
+}
+
+/// Whether a source contains a name, and not only as a part of another one.
+fn has_name(source: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    source
+        .match_indices(name)
+        .any(|(at, _)| !source[..at].ends_with(is_part) && !source[at + name.len()..].starts_with(is_part))
+}
+
+#[test]
+fn every_check_is_in_a_macro() {
+    let kit = sources("couple-conformance/src");
+    let (macros, mut count) = (sources("couple-conformance/src/lib.rs"), 0);
+    for name in checks(&kit) {
+        assert!(has_name(&macros, name), "no macro of lib.rs runs the check {name}");
+        count += 1;
+    }
+    assert!(count > 100, "the checks were not found: {count}");
+}
+
+#[test]
+fn every_check_of_a_store_or_of_live_streams_finds_a_planted_fault() {
+    let areas = [
+        "store",
+        "account",
+        "pairing",
+        "timeline",
+        "media",
+        "upload",
+        "job",
+        "idempotency",
+        "bus",
+        "limits",
+        "presence",
+    ];
+    let faults = sources("couple-conformance/tests/faults");
+    for area in areas {
+        let kit = sources(&format!("couple-conformance/src/{area}.rs"));
+        assert!(checks(&kit).count() > 0, "the checks of {area} were not found");
+        for name in checks(&kit) {
+            assert!(has_name(&faults, name), "no planted fault shows that the check {name} finds one");
+        }
+    }
+}
+
 #[test]
 fn every_guarantee_has_one_check() {
     // Guarantees whose tests are elsewhere: they need sessions of live streams, or the randomness of the system.
@@ -38,11 +89,9 @@ fn every_guarantee_has_one_check() {
     }
     let kit = sources("couple-conformance/src");
     let mut checked = BTreeSet::new();
-    for line in kit.lines().filter_map(|line| line.strip_prefix("pub async fn ")) {
-        let number = line.split('_').next().unwrap().to_uppercase();
-        if is_number(&number) {
-            assert!(checked.insert(number.clone()), "two checks have the number {number}");
-        }
+    for name in checks(&kit) {
+        let number = name.split('_').next().unwrap().to_uppercase();
+        assert!(checked.insert(number.clone()), "two checks have the number {number}");
     }
     let promised: BTreeSet<String> = promised.into_iter().map(str::to_owned).collect();
     assert!(promised.len() > 100, "the guarantees were not found: {promised:?}");

@@ -382,7 +382,7 @@ pub enum CommitError {
 /// * **S7** Text is stored exactly: compared byte by byte, without trimming or case folding; any valid
 ///   Unicode but NUL.
 /// * **S8** A commit returns exactly one result for each change, in the order of the changes, however many
-///   commits run concurrently.
+///   commits run concurrently, and in whichever order they write the same rows.
 /// * **S9** A commit with statements of a host that the store does not know ([`Change::Host`]) fails with
 ///   [`ErrorKind::Misconfigured`](crate::ErrorKind::Misconfigured), if no earlier change conflicts, and
 ///   writes nothing.

@@ -29,8 +29,6 @@ pub(super) const CLIENTS: usize = 2;
 /// Operations of each client between two points of synchronisation.
 const WINDOW: usize = 4;
 const ROUNDS: usize = 6;
-/// Time after which no case and no round starts.
-const TIME: Duration = Duration::from_secs(12);
 /// Longest time of a case.
 const CASE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause before a row is read again.
@@ -39,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) const AFTER_CLIENTS: u64 = u64::MAX / 2;
 /// Number of rows that are added to a history which has no explanation.
 const MAX_ROWS: usize = 8;
+/// Number of pairs of overlapping operations that all cases together must have. A single case has at least two.
+const MIN_OVERLAPS: usize = 20;
 /// Maximum number of states that explain a history. With more, the case ends.
 const MAX_STATES: usize = 8;
 
@@ -177,19 +177,24 @@ pub(super) async fn answer(reference: &Arc<dyn Store>, action: &Action) -> Outco
     invoke(reference, action).await.unwrap_or_else(|failure| panic!("the reference {failure}"))
 }
 
-/// Runs the cases of the seeds, as many as the time allows. An error describes a violation.
+/// Runs the cases of the seeds, as many as `time` allows. An error describes a violation.
 pub(super) async fn check(
     store: &Opener<'_>,
     reference: &Opener<'_>,
     seeds: impl IntoIterator<Item = u64>,
+    time: Option<Duration>,
 ) -> Result<(), String> {
-    let end = Instant::now() + TIME;
-    let (mut overlaps, mut operations) = (0, 0);
+    let start = Instant::now();
+    let is_over = || time.is_some_and(|time| start.elapsed() > time);
+    let mut total = Counts::default();
+    let (mut cases, mut cut) = (0, 0);
     for seed in seeds {
-        match tokio::time::timeout(CASE_TIMEOUT, case(seed, store, reference, end)).await {
+        cases += 1;
+        match tokio::time::timeout(CASE_TIMEOUT, case(seed, store, reference, &is_over)).await {
             Ok(Ok(counts)) => {
-                overlaps += counts.0;
-                operations += counts.1;
+                total.overlaps += counts.overlaps;
+                total.operations += counts.operations;
+                cut += usize::from(counts.is_cut);
             }
             Ok(Err(violation)) => {
                 return Err(format!(
@@ -198,31 +203,43 @@ pub(super) async fn check(
             }
             Err(_) => {
                 return Err(format!(
-                    "the case of the seed {seed} did not end within {} s, after {operations} operations of earlier \
+                    "the case of the seed {seed} did not end within {} s, after {} operations of earlier \
                      cases\nbroken: a store returns results in a bounded time",
-                    CASE_TIMEOUT.as_secs()
+                    CASE_TIMEOUT.as_secs(),
+                    total.operations
                 ));
             }
         }
-        if Instant::now() > end {
+        if is_over() {
             break;
         }
     }
-    if overlaps == 0 {
+    let Counts { overlaps, operations, .. } = total;
+    if overlaps < MIN_OVERLAPS.min(2 * cases) {
         return Err(format!(
-            "none of {operations} operations of two clients overlapped: nothing was checked"
+            "only {overlaps} pairs of {operations} operations of two clients overlapped: too little was checked; {cut} of \
+             {cases} cases ended early"
         ));
     }
     Ok(())
 }
 
-/// One store, two clients, several rounds. Returns the numbers of overlaps and operations.
+/// Numbers of a case.
+#[derive(Default)]
+struct Counts {
+    overlaps: usize,
+    operations: usize,
+    /// Whether it ended before its last round: the time was over, or too many states explained it.
+    is_cut: bool,
+}
+
+/// One store, two clients, several rounds.
 async fn case(
     seed: u64,
     store: &Opener<'_>,
     reference: &Opener<'_>,
-    end: Instant,
-) -> Result<(usize, usize), Violation> {
+    is_over: &impl Fn() -> bool,
+) -> Result<Counts, Violation> {
     let mut random = Random::new(seed);
     let theme = THEMES[random.below(8) as usize];
     let store = store().await;
@@ -235,9 +252,10 @@ async fn case(
         first.push(operation.changes());
     }
     let mut states = vec![first];
-    let (mut overlaps, mut count) = (0, 0);
+    let mut counts = Counts::default();
     for round in 0..ROUNDS {
-        if round > 0 && Instant::now() > end {
+        if round > 0 && (is_over() || states.len() > MAX_STATES) {
+            counts.is_cut = true;
             break;
         }
         // In half of the rounds one client only reads, more often, while the other one commits several changes together.
@@ -263,8 +281,8 @@ async fn case(
         }
         read_changing_rows(&mut plans, &states[0], reference, &mut random).await;
         let operations = concurrently(&store, plans).await?;
-        count += operations.len();
-        overlaps += operations
+        counts.operations += operations.len();
+        counts.overlaps += operations
             .iter()
             .flat_map(|one| operations.iter().map(move |other| (one, other)))
             .filter(|(one, other)| one.client < other.client && one.overlaps(other))
@@ -276,12 +294,9 @@ async fn case(
             return Err(diagnose(&states, operations, changed, reference).await);
         }
         states = synchronise(&store, &states, operations, rows, search.states, reference).await?;
-        if states.len() > MAX_STATES {
-            break;
-        }
     }
     store.close().await.map_err(|error| Violation::failure(&format!("closing the store fails: {error}")))?;
-    Ok((overlaps, count))
+    Ok(counts)
 }
 
 /// Actions of a client, and the pause before each.

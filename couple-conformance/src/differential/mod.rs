@@ -20,15 +20,22 @@ mod reads;
 mod rows;
 mod sequence;
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
-use couple_core::{Entropy as _, OsEntropy, Store};
-use tokio::runtime::Runtime;
+use couple_core::{Entropy as _, Error, OsEntropy, Store};
+use futures_util::future::join_all;
+use tokio::{runtime::Runtime, time::timeout};
 
 use self::sequence::Difference;
 
 /// Opens a new store.
 type Opener<'a> = dyn Fn() -> Pin<Box<dyn Future<Output = Arc<dyn Store>> + 'a>> + 'a;
+
+/// Time for shrinking: a server needs a new database for each attempt.
+const SHRINK_TIME: Duration = Duration::from_secs(40);
+
+/// Time after which [`linearizability`] starts no case and no round.
+const CASES_TIME: Duration = Duration::from_secs(12);
 
 /// Number in an environment variable.
 fn variable(name: &str) -> Option<u64> {
@@ -63,20 +70,34 @@ where
     S: Future<Output = Arc<dyn Store>>,
     R: Future<Output = Arc<dyn Store>>,
 {
-    if let Some(difference) = find_difference(store, reference, seeds(case_count())) {
+    if let Some(difference) = compare(store, reference, seeds(case_count()), Some(SHRINK_TIME)) {
         panic!("{difference}");
     }
 }
 
 /// Compares two stores over the sequences of `seeds`, and describes the first difference.
 ///
-/// For tests of the differential test. [`run`] chooses the seeds.
+/// For tests of the differential test, so it does not depend on the speed of the machine: only the number of attempts limits shrinking.
+/// [`run`] chooses the seeds.
 #[doc(hidden)]
 #[must_use]
 pub fn find_difference<S, R>(
     store: impl Fn() -> S,
     reference: impl Fn() -> R,
     seeds: impl IntoIterator<Item = u64>,
+) -> Option<String>
+where
+    S: Future<Output = Arc<dyn Store>>,
+    R: Future<Output = Arc<dyn Store>>,
+{
+    compare(store, reference, seeds, None)
+}
+
+fn compare<S, R>(
+    store: impl Fn() -> S,
+    reference: impl Fn() -> R,
+    seeds: impl IntoIterator<Item = u64>,
+    shrink_time: Option<Duration>,
 ) -> Option<String>
 where
     S: Future<Output = Arc<dyn Store>>,
@@ -91,7 +112,7 @@ where
             let steps = sequence::sequence(seed);
             let difference = differs(&steps)?;
             let first = difference.actions.len();
-            let shrunk = sequence::shrink(steps, difference, &mut differs);
+            let shrunk = sequence::shrink(steps, difference, shrink_time, &mut differs);
             Some(report(&shrunk, first, seed))
         })
     })
@@ -103,14 +124,14 @@ where
     S: Future<Output = Arc<dyn Store>>,
     R: Future<Output = Arc<dyn Store>>,
 {
-    if let Some(violation) = find_violation(store, reference, seeds(case_count().div_ceil(4))) {
+    if let Some(violation) = violation(store, reference, seeds(case_count().div_ceil(4)), Some(CASES_TIME)) {
         panic!("{violation}");
     }
 }
 
 /// Checks the results of two concurrent clients in the cases of `seeds`, and describes the first violation.
 ///
-/// For tests of the differential test. [`linearizability`] chooses the seeds.
+/// For tests of the differential test, so it runs all cases. [`linearizability`] chooses the seeds, and limits the time.
 #[doc(hidden)]
 #[must_use]
 pub fn find_violation<S, R>(
@@ -122,10 +143,35 @@ where
     S: Future<Output = Arc<dyn Store>>,
     R: Future<Output = Arc<dyn Store>>,
 {
+    violation(store, reference, seeds, None)
+}
+
+fn violation<S, R>(
+    store: impl Fn() -> S,
+    reference: impl Fn() -> R,
+    seeds: impl IntoIterator<Item = u64>,
+    time: Option<Duration>,
+) -> Option<String>
+where
+    S: Future<Output = Arc<dyn Store>>,
+    R: Future<Output = Arc<dyn Store>>,
+{
     in_runtime(|runtime| {
         let (store, reference) = (|| boxed(store()), || boxed(reference()));
-        runtime.block_on(history::check(&store, &reference, seeds)).err()
+        runtime.block_on(history::check(&store, &reference, seeds, time)).err()
     })
+}
+
+/// Calls each read of a store concurrently. Its result is none if it does not return within `limit`.
+pub(crate) async fn call_each_read(
+    store: &Arc<dyn Store>,
+    limit: Duration,
+) -> Vec<(&'static str, Option<Result<(), Error>>)> {
+    let calls = reads::one_of_each().into_iter().map(|read| async move {
+        let result = timeout(limit, read.run(store.clone())).await.ok();
+        (read.method.name(), result.map(|result| result.map(drop)))
+    });
+    join_all(calls).await
 }
 
 fn boxed<'a, F: Future<Output = Arc<dyn Store>> + 'a>(

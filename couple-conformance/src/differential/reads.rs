@@ -50,8 +50,7 @@ type Running = Pin<Box<dyn Future<Output = Result<Vec<Row>, Error>> + Send>>;
 pub(super) struct Read {
     pub(super) method: Method,
     pub(super) words: String,
-    /// Names of the options that it uses, for the coverage.
-    #[cfg_attr(not(test), expect(dead_code, reason = "only the test of the coverage reads it"))]
+    /// Names of the options that it uses.
     pub(super) options: Vec<&'static str>,
     run: Arc<dyn Fn(Arc<dyn Store>) -> Running + Send + Sync>,
 }
@@ -139,6 +138,14 @@ pub(super) fn all_rows() -> Vec<Read> {
         reads
     };
     READS.get_or_init(make).clone()
+}
+
+/// A read of each method that needs rows of the store.
+pub(super) fn one_of_each() -> Vec<Read> {
+    let needs_rows = |read: &Read| !read.options.contains(&"present_sessions of none");
+    let mut reads: Vec<Read> = all_rows().into_iter().filter(needs_rows).collect();
+    reads.dedup_by_key(|read| read.method);
+    reads
 }
 
 /// Makes a [`Read`] from its words and the call, whose result it turns into rows.

@@ -17,8 +17,6 @@ use super::{
 
 /// Time in which a sequence must end on both stores.
 const CASE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Time for shrinking: a server needs a new database for each attempt.
-const SHRINK_TIME: Duration = Duration::from_secs(40);
 const SHRINK_ATTEMPTS: u32 = 5_000;
 
 /// Step as the choices from which it is made.
@@ -237,16 +235,17 @@ async fn compare_outcomes(
 
 /// Shortest sequence found that still differs.
 ///
-/// Removes steps, then changes of a commit, then makes choices smaller, until nothing helps or the time is over.
+/// Removes steps, then changes of a commit, then makes choices smaller, until nothing helps or the attempts or the time are used up.
 pub(super) fn shrink(
     mut steps: Vec<Step>,
     mut difference: Difference,
+    time: Option<Duration>,
     differs: &mut dyn FnMut(&[Step]) -> Option<Difference>,
 ) -> Difference {
-    let (end, mut attempts) = (Instant::now() + SHRINK_TIME, 0);
+    let (start, mut attempts) = (Instant::now(), 0);
     let mut attempt = |candidate: Vec<Step>, steps: &mut Vec<Step>, difference: &mut Difference| {
         attempts += 1;
-        if attempts > SHRINK_ATTEMPTS || Instant::now() > end {
+        if attempts > SHRINK_ATTEMPTS || time.is_some_and(|time| start.elapsed() > time) {
             return false;
         }
         let Some(found) = differs(&candidate) else { return false };

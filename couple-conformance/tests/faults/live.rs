@@ -37,7 +37,7 @@ mod of_presence {
         "presence-renewal-adds-up": presence::pr1_account_is_present_until_its_lease_expires, "longer than the lease";
         "presence-expired-lease-has-zero-left": presence::pr1_account_is_present_until_its_lease_expires, "after its lease expired";
         "presence-renewal-is-always-new": presence::pr2_renewal_returns_whether_the_account_was_away, "was present";
-        "presence-renewal-is-never-new": presence::pr2_renewal_returns_whether_the_account_was_away, "was away";
+        "presence-renewal-is-never-new": presence::pr2_renewal_returns_whether_the_account_was_away, "a first renewal does not return";
         "presence-expired-lease-was-present": presence::pr2_renewal_returns_whether_the_account_was_away, "whose lease expired was away";
         "presence-keys-are-shared": presence::pr3_leases_of_accounts_are_independent, "another account";
         "presence-shortening-is-ignored": presence::pr4_lease_can_be_shortened, "does not shorten";
@@ -76,6 +76,9 @@ mod of_limits {
             "limits-allow-one-less": l1_new_key_has_burst_tokens, "fewer than its burst";
             "limits-refill-too-fast": l2_bucket_refills_over_its_period, "too early";
             "limits-refill-in-whole-seconds": l2_bucket_refills_over_its_period, "a bucket gains a token too";
+            "limits-interval-is-cut-to-seconds": l2_bucket_refills_over_its_period, "a bucket gains a token too early";
+            "limits-interval-is-cut-to-milliseconds": l2_bucket_refills_over_its_period, "too early: number";
+            "limits-interval-is-rounded-up": l2_bucket_refills_over_its_period, "too late: number";
             "limits-refusals-take-a-token": l2_bucket_refills_over_its_period, "too late";
             "limits-share-one-bucket": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";
             "limits-fold-keys": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";

@@ -76,3 +76,21 @@ fn every_planted_fault_is_expected() {
         .collect();
     assert!(unexpected.is_empty(), "no check is named for {unexpected:?}");
 }
+
+#[test]
+fn panic_of_a_check_is_reported_while_a_blocking_task_hangs() {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let check = |()| async move {
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let _hanging = tokio::task::spawn_blocking(move || {
+            let _ = begin.send(());
+            ended.recv()
+        });
+        begun.await.expect("a blocking task starts");
+        panic!("a sentence of the check");
+    };
+    let runtime = || plant::runtime("no fault");
+    let broken = couple_conformance::outcome("s1_commit_is_atomic", runtime, |_| async {}, check);
+    drop(end);
+    assert_eq!(broken, Err("S1 does not hold: commit is atomic\na sentence of the check".to_owned()));
+}

@@ -4,7 +4,7 @@ use couple_conformance::Beside;
 
 use crate::{
     adapter::FaultyStore,
-    plant::{Fault, faults, runtime},
+    plant::{Fault, column_faults, faults, runtime},
 };
 
 faults! { FaultyStore::new();
@@ -18,15 +18,19 @@ faults! { FaultyStore::new();
     "store-changes-apply-in-reverse": store::s2_changes_apply_in_order, "does not see an earlier change of its commit";
     "store-read-is-stale": store::s3_read_after_a_commit_sees_it, "a read after a commit does not see it";
     "store-cancelled-commit-is-cut": store::s4_commit_of_a_cancelled_caller_is_atomic, "half of a cancelled commit is visible";
+    "store-commit-is-cut-late": store::s4_commit_of_a_cancelled_caller_is_atomic, "half of a cancelled commit is visible";
     "store-conflict-fails-the-next-commit": store::s5_conflict_does_not_fail_other_commits, "failed a commit that has none";
-    "store-conflict-delays-others": store::s5_conflict_does_not_fail_other_commits, "delay others";
+    "store-conflict-delays-others": store::s5_conflict_does_not_fail_other_commits, "delay 20 others";
     "store-empty-commit-fails": store::s6_empty_commit_succeeds, "an empty commit fails";
     "store-ping-fails": store::s6_empty_commit_succeeds, "ping fails without an outage";
+    "store-crossed-commits-deadlock": store::s8_commit_returns_one_result_per_change, "fails beside concurrent ones";
+    "store-crossed-commits-hang": store::s8_commit_returns_one_result_per_change, "take more than 10 s";
     "store-results-are-swapped-between-commits": store::s8_commit_returns_one_result_per_change, "results of another commit";
     "store-results-are-reversed": store::s8_commit_returns_one_result_per_change, "results of another commit, or in another order";
     "store-results-lack-the-last": store::s8_commit_returns_one_result_per_change, "7 changes";
     "store-host-statements-are-ignored": store::s9_unknown_host_statements_are_refused, "statements of a host that it does not know";
     "store-host-statements-are-unavailable": store::s9_unknown_host_statements_are_refused, "are not Misconfigured";
+    "store-host-statements-hide-a-conflict": store::s9_unknown_host_statements_are_refused, "hide the conflict";
     "store-host-statements-fail-after-others": store::s9_unknown_host_statements_are_refused, "wrote a change";
     "store-large-commit-fails": store::s10_commit_of_a_thousand_changes_succeeds, "too many changes";
     "store-large-commit-is-cut": store::s10_commit_of_a_thousand_changes_succeeds, "other results";
@@ -42,6 +46,14 @@ faults! { FaultyStore::new();
     "store-close-hangs": store::s12_close_completes_started_commits, "does not close within 10 s";
     "store-close-fails": store::s12_close_completes_started_commits, "a store closes while commits run";
     "store-second-close-fails": store::s12_close_completes_started_commits, "a second close succeeds";
+}
+
+column_faults! { FaultyStore::new();
+    "store-conflict-does-not-undo" ["-account-update" "-account-erase" "-account-insert-token" "-account-redeem-token" "-account-redeem-form" "-account-count-tries" "-account-end-tokens" "-account-end-tokens-of" "-account-count-tally" "-account-put-tally" "-account-purge-tallies" "-account-insert-session" "-account-touch-session" "-account-end-session" "-account-end-sessions" "-account-purge-tokens" "-account-purge-sessions" "-pairing-insert-invite" "-pairing-close-invite" "-pairing-withdraw-invites-of" "-pairing-describe" "-pairing-restore" "-pairing-end" "-pairing-block" "-pairing-unblock" "-pairing-forget" "-pairing-set-erasure" "-timeline-edit" "-timeline-delete" "-timeline-react" "-timeline-mark-read" "-timeline-erase"]: store::s1_commit_is_atomic, "a conflict does not undo";
+    "store-conflict-does-not-undo" ["-pairing-pair"]: store::s1_commit_is_atomic, "the couple of a commit that conflicted";
+    "store-conflict-does-not-undo" ["-timeline-append"]: store::s1_commit_is_atomic, "the entry of a commit that conflicted";
+    "timeline-client-id" ["-case-insensitive" "-compared-without-blanks" "-without-accents"]: store::s7_text_is_stored_exactly, "texts that differ in a byte are taken for the same one";
+    "timeline-client-id" ["-found-by-pattern"]: store::s7_text_is_stored_exactly, "text is not compared byte by byte";
 }
 
 async fn reopened(name: String) {
@@ -84,7 +96,11 @@ fn planted_faults_of_the_engine_are_found() {
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
         "store-outage-hangs", "a commit does not return during an outage": s14_outage_is_reported,
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
-        "store-outage-reads-nothing", "a read succeeds during an outage": s14_outage_is_reported,
+        "store-outage-reads-nothing", "the read `account` succeeds during an outage": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-outage-is-noticed-by-a-commit", "the read `account` succeeds during an outage": s14_outage_is_reported,
+            |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-outage-has-no-leases", "the read `next_lease_end` succeeds during an outage": s14_outage_is_reported,
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
         "store-outage-is-a-bug", "reports an outage as": s14_outage_is_reported,
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;

@@ -52,7 +52,14 @@ impl RateLimiter for FaultyLimits {
             burst if planted("limits-allow-one-less") => burst - 1,
             burst => burst,
         };
-        let interval = if planted("limits-refill-too-fast") { per_token / 2 } else { per_token };
+        let micros = u64::try_from(per_token.as_micros()).unwrap_or(u64::MAX);
+        let interval = match per_token {
+            _ if planted("limits-refill-too-fast") => per_token / 2,
+            _ if planted("limits-interval-is-cut-to-seconds") => Duration::from_secs(per_token.as_secs()),
+            _ if planted("limits-interval-is-cut-to-milliseconds") => Duration::from_millis(micros / 1_000),
+            _ if planted("limits-interval-is-rounded-up") => Duration::from_millis(micros.div_ceil(1_000)),
+            interval => interval,
+        };
         let before = planted("limits-read-then-write").then(|| {
             let all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
             all.get(&(rule_name, name.clone())).copied().unwrap_or_default()

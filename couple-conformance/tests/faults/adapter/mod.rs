@@ -33,9 +33,12 @@ use std::{
 use async_trait::async_trait;
 use couple_core::{
     AccountId, Change, ChangeResult, CommitError, Committed, Conflict, CoupleId, Error, ErrorKind, Store,
-    Timestamp, account::Account, pairing::Couple,
+    Timestamp,
+    account::{Account, AccountChange},
+    pairing::Couple,
+    timeline::TimelineChange,
 };
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::{plant, planted};
 
@@ -76,6 +79,10 @@ pub(crate) struct FaultyStore {
     latest: Mutex<Option<Committed>>,
     /// Held by a conflict, for a fault that delays other commits.
     stalled: tokio::sync::Mutex<()>,
+    /// Whether a commit or a ping noticed the outage, for a fault of reads.
+    noticed: AtomicBool,
+    /// Locks of rows, for faults of commits that lock rows in the order of their changes.
+    locks: Mutex<HashMap<uuid::Uuid, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl FaultyStore {
@@ -107,7 +114,9 @@ impl FaultyStore {
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
-        if !planted("store-outage-reads-nothing") {
+        let is_unnoticed = planted("store-outage-reads-nothing")
+            || (planted("store-outage-is-noticed-by-a-commit") && !self.noticed.load(Ordering::SeqCst));
+        if !is_unnoticed {
             self.check_outage()?;
         }
         Ok(self.tables.lock().unwrap_or_else(PoisonError::into_inner))
@@ -123,6 +132,28 @@ impl FaultyStore {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Locks the rows of a commit in the order of its changes.
+    async fn lock_rows(&self, changes: &[Change]) -> Result<Vec<tokio::sync::OwnedMutexGuard<()>>, Error> {
+        let mut rows = Vec::new();
+        for row in changes.iter().filter_map(written_row) {
+            if !rows.contains(&row) {
+                rows.push(row);
+            }
+        }
+        let mut locked = Vec::new();
+        for row in rows {
+            let lock =
+                self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(row).or_default().clone();
+            let limit = if planted("store-crossed-commits-hang") { 60_000 } else { 100 };
+            match timeout(Duration::from_millis(limit), lock.lock_owned()).await {
+                Ok(guard) => locked.push(guard),
+                Err(_) => return Err(Error::new(ErrorKind::Unavailable, "commit").context("deadlock")),
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(locked)
+    }
+
     fn check_outage(&self) -> Result<(), Error> {
         if !self.broken {
             return Ok(());
@@ -133,12 +164,19 @@ impl FaultyStore {
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
+        self.noticed.store(self.broken, Ordering::SeqCst);
         self.check_outage()?;
         *self.cache() = Cache::default();
+        let forgotten: Vec<Change> = changes.iter().filter(|change| is_not_undone(change)).cloned().collect();
         let mut state = self.state()?;
-        let committed = changes.into_iter().map(|change| state.apply(change)).collect::<Result<_, _>>();
+        let committed: Result<_, CommitError> =
+            changes.into_iter().map(|change| state.apply(change)).collect();
         state.end(committed.is_ok());
-        Ok(committed?)
+        if committed.is_err() {
+            forgotten.into_iter().for_each(|change| drop(state.apply(change)));
+            state.end(true);
+        }
+        committed
     }
 }
 
@@ -149,9 +187,35 @@ fn system_time() -> Timestamp {
     )
 }
 
+/// Row that a change locks.
+fn written_row(change: &Change) -> Option<uuid::Uuid> {
+    match change {
+        Change::Timeline(TimelineChange::Append { couple, .. }) => Some(couple.as_uuid()),
+        Change::Account(AccountChange::Update(account)) => Some(account.id.as_uuid()),
+        _ => None,
+    }
+}
+
+/// Whether the planted fault is that a conflict does not undo this kind of change: `-account-update`.
+fn is_not_undone(change: &Change) -> bool {
+    plant::planted_kind("store-conflict-does-not-undo").is_some_and(|kind| {
+        // `Account(Update(…` or `Pairing(End {…`
+        let mut name = String::new();
+        for letter in format!("{change:?}").chars().take_while(|letter| *letter != ' ') {
+            match letter {
+                '(' if name.matches('(').count() == 1 => break,
+                '(' => name.push('('),
+                _ if letter.is_ascii_uppercase() => name.extend(['-', letter.to_ascii_lowercase()]),
+                _ => name.push(letter),
+            }
+        }
+        name.replace('(', "") == kind
+    })
+}
+
 impl State {
-    fn apply(&mut self, change: Change) -> Result<ChangeResult, Conflict> {
-        match change {
+    fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
+        let result = match change {
             Change::Account(change) => self.account.apply(change),
             Change::Pairing(change) => self.pairing.apply(&self.account, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
@@ -159,9 +223,19 @@ impl State {
             Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
-            // Refused before any change is applied.
-            Change::Host(_) => Ok(ChangeResult::Applied),
-        }
+            Change::Host(_) if planted("store-host-statements-are-ignored") => Ok(ChangeResult::Applied),
+            Change::Host(_) => {
+                let kind = if planted("store-host-statements-are-unavailable") {
+                    ErrorKind::Unavailable
+                } else {
+                    ErrorKind::Misconfigured
+                };
+                return Err(Error::new(kind, "commit")
+                    .context("a store in memory runs no statements of the host")
+                    .into());
+            }
+        };
+        Ok(result?)
     }
 
     /// Ends a commit: keeps its writes, or undoes them.
@@ -183,20 +257,15 @@ impl Store for FaultyStore {
         if changes.is_empty() && planted("store-empty-commit-fails") {
             return Err(Error::new(ErrorKind::Internal, "commit").context("no changes").into());
         }
-        if changes.iter().any(|change| matches!(change, Change::Host(_)))
-            && !planted("store-host-statements-are-ignored")
-        {
-            if planted("store-host-statements-fail-after-others") {
-                self.apply(changes.drain(..1).collect())?;
+        if changes.iter().any(|change| matches!(change, Change::Host(_))) {
+            if planted("store-host-statements-hide-a-conflict") {
+                return Err(Error::new(ErrorKind::Misconfigured, "commit").into());
             }
-            let kind = if planted("store-host-statements-are-unavailable") {
-                ErrorKind::Unavailable
-            } else {
-                ErrorKind::Misconfigured
-            };
-            return Err(Error::new(kind, "commit")
-                .context("a store in memory runs no statements of the host")
-                .into());
+            if planted("store-host-statements-fail-after-others") {
+                let rest = changes.split_off(1);
+                self.apply(changes)?;
+                changes = rest;
+            }
         }
         if self.broken {
             if planted("store-outage-hangs") {
@@ -205,6 +274,19 @@ impl Store for FaultyStore {
             if planted("store-outage-acknowledges") {
                 return Ok(changes.iter().map(|_| ChangeResult::Applied).collect());
             }
+        }
+        let _locked = if planted("store-crossed-commits-deadlock") || planted("store-crossed-commits-hang") {
+            self.lock_rows(&changes).await?
+        } else {
+            Vec::new()
+        };
+        if planted("store-commit-is-cut-late") {
+            sleep(Duration::from_millis(8)).await;
+            let rest = changes.split_off(changes.len() / 2);
+            let first = self.apply(changes)?;
+            sleep(Duration::from_millis(4)).await;
+            let rest = self.apply(rest)?;
+            return Ok(first.results().iter().chain(rest.results()).cloned().collect());
         }
         if planted("store-commit-is-visible-in-part")
             || planted("store-cancelled-commit-is-cut")
@@ -246,7 +328,7 @@ impl Store for FaultyStore {
             let _stalled = self.stalled.lock().await;
             let result = self.apply(changes);
             if result.is_err() {
-                sleep(Duration::from_millis(600)).await;
+                sleep(Duration::from_millis(100)).await;
             }
             result
         } else {
@@ -282,6 +364,7 @@ impl Store for FaultyStore {
         if planted("store-ping-ignores-the-outage") {
             return Ok(());
         }
+        self.noticed.store(self.broken, Ordering::SeqCst);
         self.check_outage()
     }
 
