@@ -6,16 +6,17 @@ use crate::{
 };
 
 faults! { FaultyStore::new();
-    "outcome-times-are-swapped": idempotency::i3_outcome_fields_read_back, "outcome";
-    "outcome-digests-are-swapped": idempotency::i3_outcome_fields_read_back, "outcome";
-    "outcome-blanks-are-removed": idempotency::i3_outcome_fields_read_back, "outcome";
-    "expired-outcomes-are-not-found": idempotency::i3_outcome_fields_read_back, "outcome";
+    "outcome-times-are-swapped": idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
+    "outcome-digests-are-swapped": idempotency::i3_outcome_fields_read_back, "an outcome is found by a similar scope";
+    "outcome-blanks-are-removed": idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
+    "expired-outcomes-are-not-found": idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
 }
 
 column_faults! { FaultyStore::new();
     "outcome-recorded-at" ["-in-milliseconds" "-in-seconds" "-before-1970" "-after-2038"]: idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
     "outcome-expires-at" ["-in-milliseconds" "-in-seconds" "-before-1970" "-after-2038"]: idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
-    "outcome-scope" ["-cut-at-nul" "-cut-at-16" "-trimmed" "-in-lower-case"]: idempotency::i3_outcome_fields_read_back, "outcome";
+    "outcome-scope" ["-cut-at-nul" "-cut-at-16" "-in-lower-case"]: idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
+    "outcome-scope" ["-trimmed"]: idempotency::i3_outcome_fields_read_back, "an outcome is found by a similar scope";
     "outcome-request" ["-cut-at-nul" "-cut-at-16" "-trimmed" "-in-lower-case"]: idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
     "outcome-text" ["-cut-at-8" "-cut-at-32" "-cut-at-36" "-cut-at-128" "-cut-at-255" "-trimmed" "-in-lower-case" "-without-emoji" "-unescaped" "-cut-at-8-kib" "-cut-at-16-kib"]: idempotency::i3_outcome_fields_read_back, "an outcome does not read back";
     "outcome-by-scope" ["-ignores-case" "-ends-at-nul" "-reads-a-prefix"]: idempotency::i3_outcome_fields_read_back, "similar scope";

@@ -76,18 +76,18 @@ mod of_limits {
             "limits-allow-one-less": l1_new_key_has_burst_tokens, "fewer than its burst";
             "limits-refill-too-fast": l2_bucket_refills_over_its_period, "too early";
             "limits-refill-in-whole-seconds": l2_bucket_refills_over_its_period, "a bucket gains a token too";
-            "limits-interval-is-cut-to-seconds": l2_bucket_refills_over_its_period, "a bucket gains a token too early";
+            "limits-interval-is-cut-to-seconds": l2_bucket_refills_over_its_period, "a bucket gains a token too early: after 499 ms";
             "limits-interval-is-cut-to-milliseconds": l2_bucket_refills_over_its_period, "too early: number";
             "limits-interval-is-rounded-up": l2_bucket_refills_over_its_period, "too late: number";
             "limits-refusals-take-a-token": l2_bucket_refills_over_its_period, "too late";
-            "limits-share-one-bucket": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";
-            "limits-fold-keys": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";
-            "limits-rules-share-a-bucket": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket";
+            "limits-share-one-bucket": l3_keys_and_rules_do_not_share_a_bucket, "two keys share a bucket";
+            "limits-fold-keys": l3_keys_and_rules_do_not_share_a_bucket, "two keys share a bucket";
+            "limits-rules-share-a-bucket": l3_keys_and_rules_do_not_share_a_bucket, "two rules share a bucket";
             "limits-retry-after-is-zero": l4_retry_after_the_stated_time_succeeds, "retry_after";
             "limits-retry-after-is-floored": l4_retry_after_the_stated_time_succeeds, "retry_after";
             "limits-retry-after-is-the-period": l4_retry_after_the_stated_time_succeeds, "retry_after";
-            "limits-read-then-write": l5_concurrent_callers_get_exactly_burst_tokens, "concurrent callers";
-            "limits-use-the-wall-clock": l6_corrected_clock_does_not_freeze_a_bucket, "corrected clock";
+            "limits-read-then-write": l5_concurrent_callers_get_exactly_burst_tokens, "tokens of a burst of 5";
+            "limits-use-the-wall-clock": l6_corrected_clock_does_not_freeze_a_bucket, "a corrected clock freezes";
         });
     }
 }
