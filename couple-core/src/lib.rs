@@ -86,6 +86,7 @@ pub mod media;
 pub mod pairing;
 mod ports;
 mod principal;
+pub mod push;
 mod request_context;
 mod secret;
 mod store;
