@@ -64,8 +64,7 @@ export class AccountApi {
   async signOut() {
     await this.#core.ready;
     if (!this.#core.session) return;
-    await this.#core.http.json("DELETE", "/v1/sessions/current", { timeout: 5_000 }).catch(() => {});
-    await this.#core.setSession(null, "signed_out");
+    await this.#core.endSession("signed_out", () => this.#core.http.json("DELETE", "/v1/sessions/current", { timeout: 5_000 }).catch(() => {}));
   }
 
   /** @returns {Promise<Schemas["SessionOut"][]>} signed-in devices, newest first */
@@ -169,10 +168,8 @@ export class AccountApi {
    * Requests the deletion of the account and ends the session. Needs a recent sign-in.
    * @returns {Promise<{ status: string, deletion_due: string }>}
    */
-  async remove() {
-    const answer = await this.#core.http.call("DELETE", "/v1/me");
-    await this.#core.setSession(null, "deleted");
-    return answer;
+  remove() {
+    return this.#core.endSession("deleted", () => this.#core.http.call("DELETE", "/v1/me"));
   }
 
   /**

@@ -14,6 +14,8 @@ import { backoffDelay, randomId, sortable } from "./util.js";
 
 /** Time, in milliseconds, between two events `timeline` while the entries since the last connection arrive. */
 const CATCH_UP_INTERVAL = 20;
+/** Time, in milliseconds, after which a tab that ends its session is taken to have been closed. */
+const ENDING = 30_000;
 /** Entries after which the couple is read again. */
 const COUPLE_KINDS = new Set(["paired", "restored", "profile_changed", "couple_changed"]);
 
@@ -77,6 +79,8 @@ export class Core {
   #refreshing = null;
   #refreshAgain = false;
   #announcing = false;
+  /** @type {{ token?: string, until: number }} token of the session that this browser is ending */
+  #ending = { until: 0 };
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #announcement;
 
@@ -256,6 +260,7 @@ export class Core {
     if (message.frame) this.events.emit("frame", message.frame);
     if (message.error) this.events.emit("error", revived(message.error));
     if (message.session) this.#applySession(message.session.session, message.session.reason);
+    if (message.ending !== undefined) this.#applyEnding(message.ending);
     if (message.expired) this.#receiveExpired(message.expired);
     if (message.online !== undefined) this.#applyOnline(message.online);
     if (message.wanted !== undefined) this.#applyWanted(message.wanted);
@@ -391,6 +396,40 @@ export class Core {
     this.#tabs.send({ session: { session, reason } });
   }
 
+  /**
+   * Ends the session by a request. The stream can end, or another tab be refused, before the response arrives: until then a refusal of
+   * the token is no news.
+   * @template T
+   * @param {SessionReason} reason
+   * @param {() => Promise<T>} request
+   * @returns {Promise<T>}
+   */
+  async endSession(reason, request) {
+    const token = this.session?.token;
+    this.#tabs.send({ ending: this.#applyEnding(token) });
+    try {
+      const answer = await request();
+      await this.setSession(null, reason);
+      return answer;
+    } catch (error) {
+      this.#tabs.send({ ending: this.#applyEnding() });
+      if (token && asCoupleError(error).code === "unauthenticated") await this.expire(token);
+      throw error;
+    }
+  }
+
+  /** @param {string} [token] */
+  #applyEnding(token = "") {
+    // A tab that is closed meanwhile cannot take it back.
+    this.#ending = { token, until: Date.now() + ENDING };
+    return token;
+  }
+
+  /** @param {string} token */
+  #isEnding(token) {
+    return token === this.#ending.token && Date.now() < this.#ending.until;
+  }
+
   /** Called when the data of the account is deleted: data that arrives for it later is discarded. */
   #clear() {
     this.session = null;
@@ -416,10 +455,10 @@ export class Core {
    * @param {string} token
    */
   async expire(token) {
-    if (token !== this.session?.token) return;
+    if (token !== this.session?.token || this.#isEnding(token)) return;
     // Another tab can have replaced the token before this tab heard of it.
     const stored = this.options.locks ? await this.#storedSession().catch(() => null) : null;
-    if (token !== this.session?.token) return;
+    if (token !== this.session?.token || this.#isEnding(token)) return;
     if (stored && stored.token !== token) return this.#applySession(stored, "rotated");
     this.#applySession(null, "expired");
     this.#tabs.send({ expired: token });
@@ -428,7 +467,9 @@ export class Core {
 
   /** @param {string} token token that the server refused in another tab */
   #receiveExpired(token) {
-    if (this.session?.token === token) this.#applySession(null, "expired");
+    if (this.session?.token === token) {
+      if (!this.#isEnding(token)) this.#applySession(null, "expired");
+    }
     // The other tab did not know the new token and has deleted it.
     else if (this.session) this.options.storage.write([["session", this.session]]).catch((error) => this.reportError(asCoupleError(error)));
   }

@@ -615,6 +615,43 @@ test("signing in, out and an expired session reach all tabs", async () => {
   await until(() => two.session === null && two.timeline.entries.length === 0);
 });
 
+for (const [reason, path] of [["signed_out", "/v1/sessions/current"], ["deleted", "/v1/me"]]) {
+  test(`a session that is ended by its user is reported once, as ${reason}, also if the stream ends before the response`, async () => {
+    const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
+    const tab = { storage, locks: browser.locks, channel: browser.channel };
+    const { client: one } = await live(tab, server);
+    const two = opened({ ...server.options, ...tab });
+    await until(() => two.status.state === "live");
+    const reasons = /** @type {Record<string, string[]>} */ ({ one: [], two: [] });
+    one.on("session", ({ reason }) => reasons.one.push(reason));
+    two.on("session", ({ reason }) => reasons.two.push(reason));
+    server.intercept = async (request) => {
+      if (request.method !== "DELETE" || request.path !== path) return undefined;
+      const { opened: before } = server;
+      server.token = "ended";
+      server.broadcast({ type: "bye", reason: "signed_out", retry_after_ms: 0 });
+      await two.refresh().catch(() => {});
+      await until(() => server.opened === before && one.status.state === "waiting");
+      return json(200, { status: "scheduled" });
+    };
+    await (reason === "deleted" ? two.account.remove() : two.account.signOut());
+    await until(() => one.session === null && one.status.state === "signed_out");
+    assert.deepEqual(reasons, { one: [reason], two: [reason] });
+  });
+}
+
+test("a refused deletion keeps the session, unless its token is refused", async () => {
+  const { client, server, events } = await live();
+  server.intercept = ({ method, path }) => (method === "DELETE" && path === "/v1/me" ? problem(403, "recent_sign_in_required") : undefined);
+  await assert.rejects(client.account.remove(), { code: "recent_sign_in_required" });
+  assert.notEqual(client.session, null);
+  server.token = "another";
+  server.intercept = () => undefined;
+  await assert.rejects(client.account.remove(), { code: "unauthenticated" });
+  assert.equal(client.session, null);
+  assert.deepEqual(events.session.map(({ reason }) => reason), ["signed_in", "expired"]);
+});
+
 test("a token that one tab has replaced does not end the session of another", async () => {
   const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
   const tab = { storage, locks: browser.locks, channel: browser.channel };
