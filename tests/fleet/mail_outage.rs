@@ -34,7 +34,7 @@ async fn quick(
     answer.body
 }
 
-async fn until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is_so() {
         assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
@@ -48,7 +48,7 @@ async fn sign_up(client: &mut Client, name: &str) {
 }
 
 /// A picture whose pixels are `shade`.
-fn png(shade: u8) -> Vec<u8> {
+pub(crate) fn png(shade: u8) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image::RgbImage::from_pixel(40, 40, image::Rgb([shade; 3]))
         .write_to(&mut bytes, image::ImageFormat::Png)

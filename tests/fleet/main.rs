@@ -1,7 +1,7 @@
 //! Server processes over one database and Redis, behind a load balancer, with faults.
 //!
 //! The balancer assigns each connection to the next process, while processes, Redis and connections are killed. Also one process with very
-//! many connections.
+//! many connections, and the logs of processes over every engine.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../support/couples.rs"]
@@ -21,6 +21,7 @@ mod rolling_restart;
 mod smtp_server;
 #[path = "../support/mod.rs"]
 mod support;
+mod trace_logs;
 
 /// These tests measure time, so each runs alone.
 ///

@@ -28,6 +28,8 @@ struct State {
     silent: AtomicBool,
     /// Connections that were opened, or that sent a command, during a silence.
     unanswered: AtomicUsize,
+    /// `AUTH` commands.
+    sign_ins: Mutex<Vec<String>>,
 }
 
 impl SmtpServer {
@@ -56,6 +58,11 @@ impl SmtpServer {
         self.state.unanswered.load(Ordering::SeqCst)
     }
 
+    /// `AUTH` commands of all connections.
+    pub(crate) fn sign_ins(&self) -> Vec<String> {
+        self.state.sign_ins.lock().unwrap().clone()
+    }
+
     /// Texts of the mails to an address, oldest first.
     pub(crate) fn mails_to(&self, address: &str) -> Vec<String> {
         let mails = self.state.mails.lock().unwrap();
@@ -80,7 +87,10 @@ async fn converse(stream: TcpStream, state: Arc<State>) -> Option<()> {
         }
         answer = match line.split([' ', ':']).next().unwrap_or("") {
             "EHLO" => "250-test\r\n250 AUTH PLAIN",
-            "AUTH" => "235 welcome",
+            "AUTH" => {
+                state.sign_ins.lock().unwrap().push(line);
+                "235 welcome"
+            }
             "RCPT" => {
                 to = line.split(['<', '>']).nth(1).unwrap_or("").to_owned();
                 "250 fine"

@@ -1,0 +1,558 @@
+//! Logs at their most verbose level contain no secret of an operator or of a user.
+//!
+//! Two processes, one for requests and one for jobs, use a database, Redis, an SMTP server and S3, all of them with credentials, while
+//! users sign up, pair and talk over every transport. Afterwards the engines fail, because errors are logged, too.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Database, Executor};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    ALONE, below,
+    device::{Device, Protocol},
+    engine::Engine,
+    mail_outage::{png, until},
+    smtp_server::SmtpServer,
+    support::{self, Client, Server, code_in, free_address},
+};
+
+const ANA: &str = "ana@example.org";
+const BEN: &str = "ben@example.org";
+const NEW: &str = "new@example.org";
+const PASSWORDS: [&str; 4] =
+    ["mauve \"kettle\" orbit", "seven violet/otters", "amber lantern+fjord", "a wrong% password"];
+const ENTRY: &str = "planted \"entry\" of 7% otters";
+const MESSAGE: &str = "planted message of an invite";
+/// A coordinate of a signal.
+const POINT: f64 = 0.731_625_487;
+/// Part of every idempotency key.
+const KEY: &str = "planted-idempotency-key";
+/// Longest wait for a mail, a delivery or a line of a log.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Secrets with their kind.
+#[derive(Default)]
+struct Secrets(BTreeMap<Vec<u8>, String>);
+
+impl Secrets {
+    fn plant(&mut self, kind: &str, secret: impl Into<Vec<u8>>) {
+        self.0.insert(secret.into(), kind.to_owned());
+    }
+
+    /// Plants and returns a new password with characters that each encoding represents differently.
+    fn password(&mut self, kind: &str) -> String {
+        let password = format!("Pw\"+/%{}", below(u64::MAX));
+        self.plant(kind, &*password);
+        password
+    }
+
+    /// Plants the secrets of a response: tokens of sessions, codes and links of invites, signed URLs.
+    fn plant_from(&mut self, body: &Value) {
+        match body {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    match (name.as_str(), value.as_str()) {
+                        ("token", Some(token)) => self.plant("token of a session", token),
+                        ("code", Some(code)) => self.plant("code of an invite", code),
+                        ("link", Some(link)) => self.plant("link of an invite", link),
+                        ("signed_url", Some(url)) => self.plant("signed URL", url),
+                        _ => self.plant_from(value),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.plant_from(value)),
+            _ => {}
+        }
+    }
+
+    /// Secrets that a log contains, with their kind and the line.
+    fn found_in(&self, log: &Log) -> Vec<String> {
+        let mut found = Vec::new();
+        for (secret, kind) in &self.0 {
+            for needle in parts(secret).iter().flat_map(|part| encodings(part)) {
+                if let Some(line) = log.line_with(&needle) {
+                    found.push(format!("a {kind}, as {:?}, in the line: {line}", needle.text));
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A secret, and the parts of it that are usable by themselves.
+fn parts(secret: &[u8]) -> BTreeSet<Vec<u8>> {
+    let mut parts = BTreeSet::from([secret.to_owned()]);
+    let Ok(text) = str::from_utf8(secret) else { return parts };
+    // The token of a link, the access of a signed URL, the signature of a link to S3, a code without its dashes.
+    for before in ["#", "access=", "X-Amz-Signature="] {
+        parts.extend(text.split_once(before).map(|(_, part)| part.split('&').next().unwrap().into()));
+    }
+    if text.len() <= 16 {
+        parts.insert(text.replace('-', "").into());
+    }
+    // The random part of a token, as text and as bytes.
+    let tokens: Vec<_> =
+        parts.iter().filter_map(|part| str::from_utf8(part).ok()).map(str::to_owned).collect();
+    for (_, random) in tokens.iter().filter_map(|token| token.rsplit_once('_')) {
+        if random.len() >= 20 {
+            parts.insert(random.into());
+            parts.extend(BASE64URL_NOPAD.decode(random.as_bytes()));
+        }
+    }
+    parts
+}
+
+/// A secret in one encoding.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Needle {
+    text: String,
+    /// Whether white space is ignored, as in a list of numbers.
+    is_list: bool,
+}
+
+/// A secret in every encoding that a log could use.
+fn encodings(secret: &[u8]) -> BTreeSet<Needle> {
+    let percent = |upper: bool| -> String {
+        let each = |&byte: &u8| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ if upper => format!("%{byte:02X}"),
+            _ => format!("%{byte:02x}"),
+        };
+        secret.iter().map(each).collect()
+    };
+    let hex = HEXLOWER.encode(secret);
+    let mut texts =
+        vec![hex.to_uppercase(), hex, percent(true), percent(false), percent(true).replace("%20", "+")];
+    texts.push(secret.escape_ascii().to_string());
+    if let Ok(text) = str::from_utf8(secret) {
+        texts.push(text.to_owned());
+        // Text within text: a JSON body in the debug form of a message, for example.
+        let once = text.escape_debug().to_string();
+        texts.push(once.escape_debug().to_string());
+        texts.push(once);
+    }
+    for encoding in [&BASE64_NOPAD, &BASE64URL_NOPAD] {
+        // Within a longer text a secret begins at any of three positions of a group.
+        for (before, skipped) in [(0, 0), (1, 2), (2, 3)] {
+            let encoded = encoding.encode(&[&vec![0; before][..], secret].concat());
+            let is_whole = (before + secret.len()).is_multiple_of(3);
+            texts.push(encoded[skipped..encoded.len() - usize::from(!is_whole)].to_owned());
+        }
+    }
+    let mut needles: BTreeSet<_> = texts.into_iter().map(|text| Needle { text, is_list: false }).collect();
+    let list = |each: fn(&u8) -> String| secret.iter().map(each).collect::<Vec<_>>().join(",");
+    for text in [
+        list(u8::to_string),
+        list(|b| format!("{b:x}")),
+        list(|b| format!("{b:02X}")),
+        list(|b| format!("0x{b:02x}")),
+    ] {
+        needles.insert(Needle { text, is_list: true });
+    }
+    needles
+}
+
+/// The text of a log.
+struct Log {
+    text: String,
+    /// The text without white space.
+    dense: String,
+}
+
+impl Log {
+    fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), dense: text.split_whitespace().collect() }
+    }
+
+    async fn read(folder: &Path) -> Self {
+        Self::new(&String::from_utf8_lossy(&tokio::fs::read(folder.join("server.log")).await.unwrap()))
+    }
+
+    /// A line that contains the secret.
+    fn line_with(&self, needle: &Needle) -> Option<&str> {
+        let text = if needle.is_list { &self.dense } else { &self.text };
+        let is_part =
+            |next: Option<char>| next.is_some_and(|next| next.is_ascii_alphanumeric() || next == '.');
+        // Six digits must be a whole number: times and ids contain any six digits.
+        let is_number = needle.text.bytes().all(|byte| byte.is_ascii_digit());
+        let (at, _) = text.match_indices(&needle.text).find(|(at, _)| {
+            let (before, after) = (&text[..*at], &text[at + needle.text.len()..]);
+            !is_number || !(is_part(before.chars().next_back()) || is_part(after.chars().next()))
+        })?;
+        if needle.is_list {
+            // A text without white space has no lines: the characters before the secret name its source.
+            let start = text[..at].char_indices().rev().nth(200).map_or(0, |(start, _)| start);
+            return Some(&text[start..at + needle.text.len()]);
+        }
+        text[..at].rfind('\n').map_or(text.as_str(), |end| &text[end + 1..]).lines().next()
+    }
+}
+
+/// Users who use the processes, and all secrets that they and the operator have.
+struct Story {
+    client: Client,
+    smtp: SmtpServer,
+    secrets: Secrets,
+    calls: usize,
+    /// Number of mails to each address that were read.
+    read: BTreeMap<String, usize>,
+}
+
+impl Story {
+    /// Sends a request, repeatedly until the response is other than 503; it must be a success.
+    async fn call(&mut self, method: &str, path: &str, token: Option<&str>, body: Value) -> Value {
+        self.calls += 1;
+        let key = format!("{KEY}-{}", self.calls);
+        let content = (!body.is_null()).then_some(&body);
+        let answer = self.client.call(method, path, token, content, Some(&key)).await;
+        assert!(answer.status < 300, "{method} {path}: {answer:?}");
+        self.secrets.plant_from(&answer.body);
+        answer.body
+    }
+
+    /// Waits for the next mail with a link to an address; returns its code, or an empty text, and the token of its link.
+    async fn mail(&mut self, to: &str) -> (String, String) {
+        let read = self.read.entry(to.to_owned()).or_default();
+        let started = Instant::now();
+        let (mail, link) = loop {
+            assert!(started.elapsed() < LIMIT, "no mail to {to}");
+            let Some(mail) = self.smtp.mails_to(to).into_iter().nth(*read) else {
+                sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            *read += 1;
+            // A notice has none.
+            let is_link = |word: &&str| word.starts_with("http") && word.contains('#');
+            let link = mail.split_whitespace().find(is_link).map(str::to_owned);
+            if let Some(link) = link {
+                break (mail, link);
+            }
+        };
+        self.secrets.plant("mailed link", &*link);
+        let code = code_in(&mail).unwrap_or_default();
+        if !code.is_empty() {
+            self.secrets.plant("mailed code", &*code);
+        }
+        (code, link.split_once('#').unwrap().1.to_owned())
+    }
+
+    async fn join(&mut self, email: &str, password: &str) -> String {
+        self.call("POST", "/v1/accounts", None, json!({ "email": email, "display_name": "A" })).await;
+        let (code, _) = self.mail(email).await;
+        let proof = json!({ "email": email, "code": code, "password": password });
+        token_of(&self.call("POST", "/v1/accounts/verify", None, proof).await)
+    }
+
+    async fn sign_in(&mut self, proof: Value) -> String {
+        token_of(&self.call("POST", "/v1/sessions", None, proof).await)
+    }
+
+    /// All that users do, with live connections over every protocol.
+    async fn take(&mut self, server: &Server) {
+        let (none, wrong) = (Value::Null, json!({ "email": ANA, "password": PASSWORDS[3] }));
+        let ana = self.join(ANA, PASSWORDS[0]).await;
+        self.join(BEN, PASSWORDS[0]).await;
+        assert_eq!(self.client.call("POST", "/v1/sessions", None, Some(&wrong), None).await.status, 401);
+        for by_code in [true, false] {
+            self.call("POST", "/v1/sessions/code", None, json!({ "email": ANA })).await;
+            let (code, link) = self.mail(ANA).await;
+            let proof =
+                if by_code { json!({ "email": ANA, "code": code }) } else { json!({ "token": link }) };
+            self.sign_in(proof).await;
+        }
+        let change = json!({ "current_password": PASSWORDS[0], "new_password": PASSWORDS[1] });
+        self.call("PUT", "/v1/password", Some(&ana), change).await;
+        self.call("POST", "/v1/password/forgot", None, json!({ "email": BEN })).await;
+        let (_, link) = self.mail(BEN).await;
+        self.call("PUT", "/v1/password", None, json!({ "token": link, "new_password": PASSWORDS[2] })).await;
+        let ana = self.sign_in(json!({ "email": ANA, "password": PASSWORDS[1] })).await;
+        let ben = self.sign_in(json!({ "email": BEN, "password": PASSWORDS[2] })).await;
+        let (a, b) = (Some(ana.as_str()), Some(ben.as_str()));
+
+        let invite = json!({ "email": BEN, "message": MESSAGE });
+        let invite = self.call("POST", "/v1/invites", a, invite).await;
+        self.mail(BEN).await;
+        self.call("POST", "/v1/invites/accept", b, json!({ "code": invite["code"] })).await;
+
+        let devices =
+            Protocol::ALL.map(|protocol| Device::start(protocol, vec![server.address], ben.clone(), None));
+        let entry = json!({ "client_id": "1", "kind": "text", "body": { "text": ENTRY } });
+        let entry = self.call("POST", "/v1/couple/entries", a, entry).await;
+        for device in &devices {
+            let arrived = || device.when(ENTRY).is_some();
+            until(&format!("an entry over {:?}", device.protocol), LIMIT, arrived).await;
+        }
+        let entry = format!("/v1/couple/entries/{}", entry["seq"]);
+        self.call("PATCH", &entry, a, json!({ "body": { "text": format!("{ENTRY}, edited") } })).await;
+        let point = json!({ "kind": "thumb", "body": { "x": POINT, "y": POINT } });
+        self.call("POST", "/v1/couple/signals", a, point).await;
+
+        let id = self.client.upload(&ana, "photo", &png(7)).await;
+        let (path, uploaded) = (format!("/v1/media/{id}"), Instant::now());
+        let media = loop {
+            let media = self.call("GET", &path, b, none.clone()).await;
+            if media["state"] == "ready" {
+                break media;
+            }
+            assert!(uploaded.elapsed() < LIMIT, "the picture is not decoded");
+            sleep(Duration::from_millis(50)).await;
+        };
+        let photo = json!({ "client_id": "2", "kind": "photo", "body": { "media_id": id } });
+        self.call("POST", "/v1/couple/entries", a, photo).await;
+        let mut urls = Vec::new();
+        find_urls(&media, &mut urls);
+        assert!(!urls.is_empty(), "no signed URL: {media}");
+        for url in urls {
+            let (_, path) = url.split_once("/v1/").unwrap();
+            let answer = self.client.send("GET", &format!("/v1/{path}"), None, None, &[]).await.unwrap();
+            // A redirect to S3, whose link is a secret, too.
+            let link = answer.headers().get("location").map(|link| link.to_str().unwrap().to_owned());
+            assert!([200, 302, 303, 307, 503].contains(&answer.status().as_u16()), "{answer:?}");
+            self.client = Client::new(server.address);
+            if let Some(link) = link {
+                self.secrets.plant("link to S3", link);
+            }
+        }
+
+        self.call("POST", "/v1/me/email", a, json!({ "new_email": NEW })).await;
+        self.mail(ANA).await;
+        let (code, _) = self.mail(NEW).await;
+        self.call("POST", "/v1/me/email/verify", a, json!({ "email": NEW, "code": code })).await;
+        self.call("GET", "/v1/me/export", a, none.clone()).await;
+        self.call("DELETE", "/v1/me", b, none).await;
+    }
+}
+
+fn token_of(answer: &Value) -> String {
+    answer["session"]["token"].as_str().unwrap().to_owned()
+}
+
+fn find_urls(body: &Value, urls: &mut Vec<String>) {
+    match body {
+        Value::Object(fields) => {
+            urls.extend(fields.get("signed_url").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| find_urls(value, urls));
+        }
+        Value::Array(values) => values.iter().for_each(|value| find_urls(value, urls)),
+        _ => {}
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+/// Runs statements of the administrator of a database server.
+async fn administer<D: Database>(url: &str, statements: &[String])
+where
+    for<'c> &'c mut D::Connection: Executor<'c, Database = D>,
+{
+    let mut connection = D::Connection::connect(url).await.unwrap();
+    for statement in statements {
+        connection.execute(AssertSqlSafe(statement.clone())).await.unwrap();
+    }
+    connection.close().await.unwrap();
+}
+
+/// Sets the password of a Redis server; returns its URL.
+fn protect(redis: &Engine, password: &str) -> String {
+    let set = |arguments: &[&str]| {
+        let port = redis.port.to_string();
+        let output = Command::new("redis-cli").args(["-p", &port, "acl", "setuser"]).args(arguments).output();
+        assert_eq!(output.unwrap().stdout, b"OK\n");
+    };
+    set(&["couple", "on", &format!(">{password}"), "~*", "&*", "+@all"]);
+    set(&["default", "off"]);
+    format!("redis://couple:{}@127.0.0.1:{}", percent_encoded(password), redis.port)
+}
+
+/// `database` has the user `couple` with `password`, and the database `planted`.
+async fn logs_contain_no_secret(mut database: Engine, scheme: &str, password: String, mut secrets: Secrets) {
+    let (folder, mut redis, smtp) =
+        (tempfile::tempdir().unwrap(), Engine::start("redis").await, SmtpServer::start().await);
+    let database_url =
+        format!("{scheme}://couple:{}@127.0.0.1:{}/planted", percent_encoded(&password), database.port);
+    let redis_url = protect(&redis, &secrets.password("password of Redis"));
+    let smtp_password = secrets.password("password of SMTP");
+    let smtp_url = format!("smtp://couple:{}@{}?tls=none", percent_encoded(&smtp_password), smtp.address);
+    let s3_secret = secrets.password("secret of S3");
+    let (s3_url, blobs) = (
+        std::env::var("COUPLE_TEST_S3")
+            .expect("COUPLE_TEST_S3 is not set: ./test starts a server and sets it"),
+        format!("s3://couple/trace-{}", below(u64::MAX)),
+    );
+    let key: Vec<u8> = (0..32).map(|_| u8::try_from(below(256)).unwrap()).collect();
+    let key_file = folder.path().join("couple.key");
+    std::fs::write(&key_file, &key).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    secrets.plant("key ring", key);
+    for password in PASSWORDS {
+        secrets.plant("password of a user", password);
+    }
+    for (kind, text) in
+        [("text of an entry", ENTRY), ("message of an invite", MESSAGE), ("idempotency key", KEY)]
+    {
+        secrets.plant(kind, text);
+    }
+    secrets.plant("point of a signal", POINT.to_string());
+
+    let start = |role| {
+        let settings = [
+            ("COUPLE_DATABASE_URL", &*database_url),
+            ("COUPLE_DATABASE_CONNECTIONS", "6"),
+            ("COUPLE_REDIS_URL", &redis_url),
+            ("COUPLE_KEY_FILE", "couple.key"),
+            ("COUPLE_MAIL", &smtp_url),
+            ("COUPLE_MAIL_FROM", "app@example.org"),
+            ("COUPLE_BLOBS", &blobs),
+            ("AWS_ENDPOINT_URL", &s3_url),
+            ("AWS_ACCESS_KEY_ID", "couple"),
+            ("AWS_SECRET_ACCESS_KEY", &s3_secret),
+            ("COUPLE_ROLE", role),
+            ("RUST_LOG", "trace"),
+        ];
+        Server::spawn(&support::binary(), folder.path(), free_address(), &settings)
+    };
+    let server = start("api");
+    server.until_ready().await;
+    let _worker = start("worker");
+    let client = Client::new(server.address);
+    let mut story = Story { client, smtp, secrets, calls: 0, read: BTreeMap::new() };
+    story.take(&server).await;
+    let sign_in = BASE64_NOPAD.encode(format!("\0couple\0{smtp_password}").as_bytes());
+    let sign_ins = story.smtp.sign_ins();
+    assert!(sign_ins.iter().any(|line| line.contains(&sign_in)), "not signed in to SMTP: {sign_ins:?}");
+
+    // Each engine fails, and the processes report it.
+    let Story { mut client, smtp, secrets, .. } = story;
+    drop(smtp);
+    let address = json!({ "email": NEW });
+    assert!(client.call("POST", "/v1/sessions/code", None, Some(&address), None).await.status < 300);
+    until_logged(folder.path(), "job failed").await;
+    redis.kill();
+    let proof = json!({ "email": NEW, "password": PASSWORDS[1] });
+    client.call("POST", "/v1/sessions", None, Some(&proof), None).await;
+    until_logged(folder.path(), "Redis failed").await;
+    database.kill();
+    let answer = client.once("POST", "/v1/sessions", None, Some(&proof), &[]).await.unwrap();
+    assert_eq!(answer.status, 503, "{answer:?}");
+    until_logged(folder.path(), " ERROR ").await;
+    let mut late = start("worker");
+    let started = Instant::now();
+    while late.is_running() {
+        assert!(started.elapsed() < LIMIT, "a process without a database does not end");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(!late.wait().success());
+
+    let log = Log::read(folder.path()).await;
+    for line in [" TRACE ", " DEBUG ", "sqlx", "/v1/couple/entries"] {
+        assert!(log.text.contains(line), "the log lacks {line}");
+    }
+    let kinds: BTreeSet<&str> = secrets.0.values().map(String::as_str).collect();
+    assert_eq!(kinds.len(), 16, "{kinds:?}");
+    let found = secrets.found_in(&log);
+    assert!(found.is_empty(), "the log contains {}", found.join("\n"));
+}
+
+/// Waits for a text in the log of the processes.
+async fn until_logged(folder: &Path, text: &str) {
+    let started = Instant::now();
+    while !Log::read(folder).await.text.contains(text) {
+        assert!(started.elapsed() < LIMIT, "no line with {text:?} in the log");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trace_logs_over_mariadb_redis_smtp_and_s3_contain_no_secret() {
+    let _alone = ALONE.lock().await;
+    let (engine, mut secrets) = (Engine::start("mariadb").await, Secrets::default());
+    let password = secrets.password("password of the database");
+    let statements = [
+        "CREATE DATABASE planted".to_owned(),
+        format!("CREATE USER couple@'%' IDENTIFIED BY '{password}'"),
+        "GRANT ALL ON planted.* TO couple@'%'".to_owned(),
+    ];
+    let admin = format!("mysql://root@127.0.0.1:{}/mysql", engine.port);
+    administer::<sqlx::MySql>(&admin, &statements).await;
+    logs_contain_no_secret(engine, "mysql", password, secrets).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trace_logs_over_postgres_redis_smtp_and_s3_contain_no_secret() {
+    let _alone = ALONE.lock().await;
+    // Only the administrator needs no password.
+    let (folder, mut secrets) = (tempfile::tempdir().unwrap(), Secrets::default());
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, "host all root 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        .unwrap();
+    #[cfg(unix)]
+    for path in [folder.path(), &hosts] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let engine = Engine::start_with("postgres", &["-c", &format!("hba_file={}", hosts.display())]).await;
+    let password = secrets.password("password of the database");
+    let statements = [
+        format!("CREATE ROLE couple LOGIN PASSWORD '{password}'"),
+        "CREATE DATABASE planted OWNER couple".to_owned(),
+    ];
+    let admin = format!("postgres://root@127.0.0.1:{}/postgres", engine.port);
+    administer::<sqlx::Postgres>(&admin, &statements).await;
+    logs_contain_no_secret(engine, "postgres", password, secrets).await;
+}
+
+/// The search finds a secret in every form in which a log may have it.
+#[test]
+fn search_finds_a_secret_in_every_encoding() {
+    let (secret, mut secrets) = ("Pw\"+/% 1", Secrets::default());
+    secrets.plant("password", secret);
+    let bytes = secret.as_bytes();
+    let body = json!({ "password": secret }).to_string();
+    for line in [
+        format!("it is {secret}."),
+        format!("{secret:?}"),
+        format!("{body:?}"),
+        format!("{bytes:?}"),
+        format!("{bytes:#?}"),
+        format!("{bytes:x?}"),
+        format!("{bytes:02X?}"),
+        format!("{:?}", bytes::Bytes::from_static(b"GET Pw\"+/% 1")),
+        json!({ "bytes": bytes }).to_string(),
+        "https://host/Pw%22%2B%2F%25%201/x".to_owned(),
+        "https://host/Pw%22%2b%2f%25%201/x".to_owned(),
+        "password=Pw%22%2B%2F%25+1&x".to_owned(),
+        "5077222b2f252031".to_owned(),
+        "(5077222B2F252031)".to_owned(),
+        BASE64_NOPAD.encode(secret.as_bytes()),
+        BASE64_NOPAD.encode(format!("ab{secret}").as_bytes()),
+        data_encoding::BASE64.encode(format!("abcd:{secret}:x").as_bytes()),
+        data_encoding::BASE64URL.encode(format!("abcde:{secret}").as_bytes()),
+    ] {
+        assert!(
+            !secrets.found_in(&Log::new(&format!("first\n{line}\nlast"))).is_empty(),
+            "not found in {line}"
+        );
+    }
+    assert_eq!(secrets.found_in(&Log::new("first\nPw\"+/%\n 1\nlast")), Vec::<String>::new());
+
+    let mut secrets = Secrets::default();
+    secrets.plant("mailed code", "123456");
+    for line in ["code: 123456", "code=123456 x", "{\"code\":\"123456\"}", "[49, 50, 51, 52, 53, 54]"] {
+        assert!(!secrets.found_in(&Log::new(line)).is_empty(), "not found in {line}");
+    }
+    for line in ["2026-01-01T00:00:00.123456Z", "took 0.123456 s", "id 01234567", "took 5.123456ms"] {
+        assert_eq!(secrets.found_in(&Log::new(line)), Vec::<String>::new());
+    }
+}
