@@ -6,7 +6,7 @@ fn main() {
     let listed = std::env::args().any(|argument| argument == "--list");
     if !listed && cfg!(not(feature = "server-tests")) {
         println!(
-            "left out, since they need servers: mysql, postgres, redis, shared_database, host_pool, host_statements, fault_injection, multi_process, fleet, clients, s3, libheif; \
+            "left out, since they need servers: mysql, postgres, redis, shared_database, host_pool, host_statements, fault_injection, multi_process, mail_relay, fleet, clients, s3, libheif; \
              run them with ./test, or by hand with --features server-tests (docs/testing.md)"
         );
     }

@@ -195,7 +195,15 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     let builder = Backend::builder().public_url(settings.public_url.clone()).live(live);
     let builder = match &settings.mail {
         Mail::Files { folder, .. } => builder.mailer(FileMailer::new(folder, letterhead).map_err(said)?),
-        Mail::Smtp { url, .. } => builder.mailer(SmtpMailer::new(url, letterhead).map_err(said)?),
+        Mail::Smtp { url, root_certificates, .. } => {
+            let mut mailer = SmtpMailer::new(url, letterhead).map_err(said)?;
+            if let Some(path) = root_certificates {
+                let wrong = |why: String| format!("COUPLE_MAIL_ROOT_CERTIFICATES: {}: {why}", path.display());
+                let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+                mailer = mailer.with_root_certificates(&pem).map_err(|error| wrong(told(&error)))?;
+            }
+            builder.mailer(mailer)
+        }
     };
     let builder = builder.blobs(match &settings.pictures {
         Pictures::Memory => Blobs::memory(),

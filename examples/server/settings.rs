@@ -30,7 +30,7 @@ pub(crate) enum Pictures {
 
 pub(crate) enum Mail {
     Files { folder: PathBuf, from: Option<String> },
-    Smtp { url: String, from: String },
+    Smtp { url: String, from: String, root_certificates: Option<PathBuf> },
 }
 
 pub(crate) struct Settings {
@@ -64,7 +64,7 @@ pub(crate) struct Settings {
     pub(crate) demo_requested: bool,
 }
 
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
@@ -76,6 +76,7 @@ const KNOWN: [&str; 22] = [
     "COUPLE_BLOBS",
     "COUPLE_MAIL",
     "COUPLE_MAIL_FROM",
+    "COUPLE_MAIL_ROOT_CERTIFICATES",
     "COUPLE_PUBLIC_URL",
     "COUPLE_ROLE",
     "COUPLE_LIMITS",
@@ -162,7 +163,11 @@ impl Settings {
                 from: get("COUPLE_MAIL_FROM")
                     .ok_or("COUPLE_MAIL_FROM is missing: the address that mail comes from")?
                     .to_owned(),
+                root_certificates: get("COUPLE_MAIL_ROOT_CERTIFICATES").map(PathBuf::from),
             },
+            _ if get("COUPLE_MAIL_ROOT_CERTIFICATES").is_some() => {
+                return Err("COUPLE_MAIL_ROOT_CERTIFICATES is for mail over SMTP: set COUPLE_MAIL to smtp://… or smtps://…, or leave it out".to_owned());
+            }
             url => match url.strip_prefix("file://") {
                 Some(folder) if !folder.is_empty() => {
                     Mail::Files { folder: folder.into(), from: get("COUPLE_MAIL_FROM").map(str::to_owned) }
@@ -392,6 +397,7 @@ mod tests {
             ("COUPLE_DATABASE_SCHEMA", "a.b", "at most 31"),
             ("COUPLE_TABLE_PREFIX", "Love_", "at most 24"),
             ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
+            ("COUPLE_MAIL_ROOT_CERTIFICATES", "roots.pem", "for mail over SMTP"),
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
             ("COUPLE_WORKERS", "0", "1 to 1024"),

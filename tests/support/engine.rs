@@ -48,6 +48,11 @@ impl Engine {
         self.name
     }
 
+    /// Folder of the server's files.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// URL of a new, empty database.
     pub(crate) fn fresh(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
