@@ -114,11 +114,6 @@ pub async fn p3_invite_is_closed_once(store: impl Store) {
     let other = world.invite(ana, "ana", None);
     must(&store, insert_invite(other.clone())).await;
     let ends = closed_states(&world);
-    let invite = world.invite(ana, "ana", None);
-    must(&store, insert_invite(invite.clone())).await;
-    let commits = (0..51).map(|n| vec![PairingChange::CloseInvite { id: invite.id, to: ends[n % 3] }.into()]);
-    let succeeded = race(&store, commits.collect()).await;
-    same(&succeeded, &1, "of 51 concurrent changes that close an invite other than one succeeded");
     for to in ends {
         let invite = world.invite(ana, "ana", Some("ben"));
         must(&store, insert_invite(invite.clone())).await;
@@ -140,6 +135,12 @@ pub async fn p3_invite_is_closed_once(store: impl Store) {
     let missing = world.invite(ana, "ana", None).id;
     let close = PairingChange::CloseInvite { id: missing, to: InviteState::Declined };
     refused(&store, close, Conflict::InviteClosed(missing), "a missing invite is closed").await;
+    // Last, because the order of concurrent commits is not known: a fault that one commit alone shows is found above.
+    let invite = world.invite(ana, "ana", None);
+    must(&store, insert_invite(invite.clone())).await;
+    let commits = (0..51).map(|n| vec![PairingChange::CloseInvite { id: invite.id, to: ends[n % 3] }.into()]);
+    let succeeded = race(&store, commits.collect()).await;
+    same(&succeeded, &1, "of 51 concurrent changes that close an invite other than one succeeded");
 }
 
 /// A pair of addresses has one open invite, in either direction.

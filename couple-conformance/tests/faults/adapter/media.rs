@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, Conflict, CoupleId, Digest, Error, MediaId, Timestamp,
+    AccountId, Change, Conflict, CoupleId, Digest, Error, MediaId, Timestamp,
     media::{
         Crop, ExpectedMedia, Format, Media, MediaChange, MediaReads, MediaState, Purpose, Rendition, Source,
         Space, SpaceUsage,
@@ -556,6 +556,23 @@ impl MediaTables {
             MediaState::Rejected(_) => planted("media-rejected-picture-is-finished"),
         };
         if open { Ok(media) } else { Err(Conflict::MediaChanged(of.id)) }
+    }
+
+    /// Pictures that a commit finishes or rejects, as they are now.
+    pub(super) fn ended_in(&self, changes: &[Change]) -> Vec<Media> {
+        let ended = changes.iter().filter_map(|change| match change {
+            Change::Media(MediaChange::Finish { of, .. } | MediaChange::Reject { of, .. }) => Some(of),
+            _ => None,
+        });
+        ended.filter_map(|of| self.get(of.space, of.id)).cloned().collect()
+    }
+
+    /// Writes pictures without a check.
+    pub(super) fn overwrite(&mut self, pictures: Vec<Media>) {
+        for media in pictures {
+            self.media.put((media.space, media.id), media);
+        }
+        self.media.end(true);
     }
 
     fn uses(&mut self, media: &Media, more: i64) {

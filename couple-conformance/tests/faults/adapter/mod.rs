@@ -23,6 +23,7 @@ pub(crate) use presence::FaultyPresence;
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -38,7 +39,10 @@ use couple_core::{
     pairing::Couple,
     timeline::TimelineChange,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 use crate::{plant, planted};
 
@@ -187,6 +191,15 @@ fn system_time() -> Timestamp {
     )
 }
 
+/// Lets other tasks run, a random number of times: concurrent commits have another order in each run. A fault that only one order
+/// shows then fails its test in many runs, and not once in a hundred.
+async fn shuffle() {
+    let random = RandomState::new().build_hasher().finish();
+    for _ in 0..random % 8 {
+        yield_now().await;
+    }
+}
+
 /// Row that a change locks.
 fn written_row(change: &Change) -> Option<uuid::Uuid> {
     match change {
@@ -254,6 +267,7 @@ impl State {
 #[async_trait]
 impl Store for FaultyStore {
     async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, CommitError> {
+        shuffle().await;
         if changes.is_empty() && planted("store-empty-commit-fails") {
             return Err(Error::new(ErrorKind::Internal, "commit").context("no changes").into());
         }
@@ -300,6 +314,17 @@ impl Store for FaultyStore {
             sleep(Duration::from_millis(1)).await;
             let rest = self.apply(rest)?;
             return Ok(first.results().iter().chain(rest.results()).cloned().collect());
+        }
+        // Concurrent commits read the same state, and each writes it again.
+        if planted("media-state-is-read-before-the-commit") {
+            let read = self.state()?.media.ended_in(&changes);
+            sleep(Duration::from_millis(20)).await;
+            self.state()?.media.overwrite(read);
+        }
+        if planted("invite-state-is-read-before-the-commit") {
+            let read = self.state()?.pairing.closed_in(&changes);
+            sleep(Duration::from_millis(20)).await;
+            self.state()?.pairing.overwrite(read);
         }
         if planted("store-close-loses-commits") || planted("store-close-fails-commits") {
             sleep(Duration::from_millis(5)).await;

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use couple_core::{
-    AccountId, ChangeResult, Conflict, CoupleId, Digest, EmailAddress, EmailKey, Error, InviteId, Label,
-    Timestamp,
+    AccountId, Change, ChangeResult, Conflict, CoupleId, Digest, EmailAddress, EmailKey, Error, InviteId,
+    Label, Timestamp,
     pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads},
 };
 
@@ -553,6 +553,23 @@ impl PairingTables {
 
     fn open_of(&self, inviter: AccountId) -> impl DoubleEndedIterator<Item = &Invite> {
         self.invites.values().filter(move |i| i.inviter == inviter && i.state == InviteState::Open)
+    }
+
+    /// Invites that a commit closes, as they are now.
+    pub(super) fn closed_in(&self, changes: &[Change]) -> Vec<Invite> {
+        let closed = changes.iter().filter_map(|change| match change {
+            Change::Pairing(PairingChange::CloseInvite { id, .. }) => self.invites.get(id),
+            _ => None,
+        });
+        closed.cloned().collect()
+    }
+
+    /// Writes invites without a check.
+    pub(super) fn overwrite(&mut self, invites: Vec<Invite>) {
+        for invite in invites {
+            self.invites.put(invite.id, invite);
+        }
+        self.invites.end(true);
     }
 
     pub(super) fn end(&mut self, keep: bool) {
