@@ -46,6 +46,8 @@ mod examples {
     struct Routes;
     #[doc = include_str!("../docs/hosting/mail.md")]
     struct Mail;
+    #[doc = include_str!("../docs/hosting/push.md")]
+    struct Push;
     #[doc = include_str!("../docs/hosting/database.md")]
     struct Database;
     #[doc = include_str!("../docs/hosting/process.md")]

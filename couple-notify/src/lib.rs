@@ -1,4 +1,4 @@
-//! Delivery to users: mail, and live streams.
+//! Delivery to users: mail, push messages, and live streams.
 //!
 //! [`mail`] sends mail:
 //!
@@ -9,7 +9,15 @@
 //! | [`mail::FailingMailer`] | tests of failures to send |
 //! | `mail::SmtpMailer` (feature `smtp`) | production |
 //!
+//! [`push`] sends push messages to devices:
+//!
+//! | [`Pusher`](couple_core::push::Pusher) | for |
+//! |---|---|
+//! | `push::Pushers` (feature `push`) | production: `push::Apns`, `push::Fcm` and `push::WebPush` |
+//! | [`push::MemoryPusher`] | tests: `sent()` returns the messages |
+//!
 //! [`live`] streams a couple's log from a cursor, over any transport.
 
 pub mod live;
 pub mod mail;
+pub mod push;
