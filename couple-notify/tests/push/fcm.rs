@@ -58,7 +58,21 @@ NNqxafflwDGZhKuYXd2UxRs=\n\
 -----END PRIVATE KEY-----\n\
 ";
 
-fn account(token_uri: &str) -> String {
+/// Public key of [`RSA_KEY`].
+#[cfg(feature = "server-tests")]
+pub(crate) const RSA_PUBLIC_KEY: &str = "\
+-----BEGIN PUBLIC KEY-----\n\
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAwMQSbd7Ak0zFhKrQ1+rs\n\
+wAxEbF6SYmlbXRcH++HFcD3q5jUk5tF4+Av75IXo5xGO265hfI2+j7RISCfdNBCQ\n\
+QcF+Y6Q1uttR6wYIixgxB2mN16T7Q0XIU9umXcQTPWGiYBQ0+s+xBGNPSxEkZQwW\n\
+sXdKor9IUFKwtgCO5PV/BJ1EZvFjXc3pYMEF5NSA96QDS7L6noLQnM0pzpass/jd\n\
+rFYdPsOvvfgTWitdP7CiBuGOQcKeQqL0GBqA0SfjETzcYEoMwY3zuMHaui8L48LJ\n\
+Yp1SPC51uNEZcFogxpTYObqOFN4vVkiZ5TrWgRrrzSVb1w/X3+unw+u/XZ+RQuRN\n\
+tQIDAQAB\n\
+-----END PUBLIC KEY-----\n\
+";
+
+pub(crate) fn account(token_uri: &str) -> String {
     json!({
         "type": "service_account",
         "project_id": "couple-test",
@@ -127,7 +141,7 @@ impl Provider {
     }
 }
 
-fn android() -> Destination {
+pub(crate) fn android() -> Destination {
     Destination::Fcm {
         token: Secret::new("bk3RNwTe3H0:CI2k".to_owned()),
         app: "org.example.couple".to_owned(),

@@ -7,6 +7,8 @@ mod apns;
 mod connections;
 mod fcm;
 mod jwt;
+#[cfg(feature = "server-tests")]
+mod node_peer;
 mod scripted;
 mod server;
 mod web_push;

@@ -30,6 +30,10 @@ use tokio_rustls::{
 pub(crate) struct Identity {
     pub(crate) acceptor: TlsAcceptor,
     authority_pem: String,
+    #[cfg(feature = "server-tests")]
+    pub(crate) certificate_pem: String,
+    #[cfg(feature = "server-tests")]
+    pub(crate) key_pem: String,
 }
 
 impl Identity {
@@ -51,7 +55,14 @@ impl Identity {
             )
             .unwrap();
         config.alpn_protocols = vec![protocol.to_vec()];
-        Self { acceptor: TlsAcceptor::from(Arc::new(config)), authority_pem }
+        Self {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+            authority_pem,
+            #[cfg(feature = "server-tests")]
+            certificate_pem: certificate.pem(),
+            #[cfg(feature = "server-tests")]
+            key_pem: key.serialize_pem(),
+        }
     }
 
     /// Options of a client that trusts the authority.
