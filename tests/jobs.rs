@@ -486,6 +486,22 @@ async fn started_worker_is_woken_and_can_be_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn idle_worker_stops_immediately() {
+    let shop = Shop::new(WorkerOptions::default());
+    let handle = shop.worker.clone().start();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let start = tokio::time::Instant::now();
+    handle.stop(Duration::from_mins(1)).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+}
+
+#[test]
+fn text_of_a_registry_has_the_names_of_its_jobs() {
+    let registry = Registry::default().with(Doer::default());
+    assert_eq!(format!("{registry:?}"), format!("{{{:?}}}", Deed::NAME));
+}
+
+#[tokio::test(start_paused = true)]
 async fn scheduled_job_is_queued_once() {
     let clock = Arc::new(ManualClock::default());
     let backend = Backend::builder().clock(clock.clone()).build().unwrap();

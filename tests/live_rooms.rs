@@ -78,11 +78,17 @@ struct Reads {
     counts: Mutex<HashMap<&'static str, usize>>,
     fails: AtomicBool,
     panics: AtomicBool,
+    /// Time that a read of entries takes.
+    slow_entries: Mutex<Duration>,
 }
 
 #[async_trait]
 impl StoreObserver for Reads {
     async fn before(&self, what: &'static str) {
+        let slow = *self.slow_entries.lock().unwrap();
+        if what == "entries" && !slow.is_zero() {
+            sleep(slow).await;
+        }
         *self.counts.lock().unwrap().entry(what).or_default() += 1;
         assert!(what != "couple" || !self.panics.load(Ordering::SeqCst), "a read that panics");
     }
@@ -115,9 +121,22 @@ struct Leases {
     ends: Mutex<HashMap<AccountId, Instant>>,
     queries: AtomicUsize,
     calls: Mutex<Vec<(u64, &'static str, AccountId, u64)>>,
+    /// Time that each call takes.
+    slow_calls: Mutex<Duration>,
+    running: AtomicUsize,
+    /// Maximum number of concurrent calls.
+    max_running: AtomicUsize,
 }
 
 impl Leases {
+    /// Takes the time of a call.
+    async fn delay(&self) {
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.max_running.fetch_max(running, Ordering::SeqCst);
+        let slow = *self.slow_calls.lock().unwrap();
+        sleep(slow).await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+    }
     fn set(&self, call: &'static str, account: AccountId, lease: Duration, end: Instant) -> Option<Instant> {
         let seconds = self.start.elapsed().as_secs();
         self.calls.lock().unwrap().push((seconds, call, account, lease.as_secs()));
@@ -134,6 +153,7 @@ impl Leases {
 #[async_trait]
 impl Presence for Leases {
     async fn renew(&self, account: AccountId, lease: Duration) -> Result<bool, Error> {
+        self.delay().await;
         let now = Instant::now();
         let before = self.set("renew", account, lease, now + lease);
         let slow = *self.slow.lock().unwrap();
@@ -141,12 +161,14 @@ impl Presence for Leases {
         Ok(before.is_none_or(|end| end <= now))
     }
     async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
+        self.delay().await;
         let end = Instant::now() + lease;
         let end = self.ends.lock().unwrap().get(&account).map_or(end, |there| end.min(*there));
         self.set("shorten", account, lease, end);
         Ok(())
     }
     async fn left(&self, account: AccountId) -> Result<Option<Duration>, Error> {
+        self.delay().await;
         self.queries.fetch_add(1, Ordering::SeqCst);
         if self.fails.load(Ordering::SeqCst) {
             return Err(Error::new(ErrorKind::Unavailable, "query presence"));
@@ -222,6 +244,9 @@ impl World {
             ends: Mutex::default(),
             queries: AtomicUsize::new(0),
             calls: Mutex::default(),
+            slow_calls: Mutex::default(),
+            running: AtomicUsize::new(0),
+            max_running: AtomicUsize::new(0),
         });
         let reads = Arc::<Reads>::default();
         let store = ObservedStore(MemoryStore::new(), reads.clone());
@@ -715,6 +740,22 @@ async fn sessions_of_open_streams_are_checked_once_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_task_remains_after_the_last_stream() {
+    let (world, sessions) = (World::new().await, Arc::new(Sessions::default()));
+    let live = Live::new(world.backend.ports().clone(), sessions, LiveOptions::default());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let gate = TestGate::of(Principal::new(world.members[0], "phone"));
+    let mut stream = live.open(world.members[0], gate, None).await.unwrap();
+    stream.announce();
+    assert_eq!(received(&mut stream).await, ["caught up"]);
+    assert!(tasks() > before);
+    drop(stream);
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(tasks(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn stream_of_an_ended_session_asks_its_gate_at_the_next_check() {
     let (world, sessions) = (World::new().await, Arc::new(Sessions::default()));
     let live = Live::new(world.backend.ports().clone(), sessions.clone(), LiveOptions::default());
@@ -876,6 +917,25 @@ async fn answer_that_no_frame_needed_is_not_kept_for_a_later_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answer_of_the_gate_is_asked_for_again_after_a_slow_read_of_a_page() {
+    let world = World::new().await;
+    for n in 1..=60 {
+        world.say(Side::Second, &n.to_string()).await;
+    }
+    let _partner = world.caught_up(Side::Second, &TestGate::open()).await;
+    let gate = TestGate::open();
+    let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(0))).await;
+    *world.reads.slow_entries.lock().unwrap() = TRUST;
+    let signed_out = async {
+        sleep(TRUST / 2).await;
+        assert_eq!(gate.asked(), 1, "the page is being read");
+        gate.set(Err(CloseReason::SignedOut));
+    };
+    let (frame, ()) = tokio::join!(stream.next(), signed_out);
+    assert_eq!(frame.as_ref().map(words).as_deref(), Some("bye SignedOut"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn gates_that_read_the_store_take_turns_with_other_reads() {
     let world = World::with(LiveOptions::default().with_max_concurrent_reads(1)).await;
     let gate = TestGate::open();
@@ -965,6 +1025,41 @@ async fn lease_is_shortened_after_a_slow_renewal_though_the_room_is_empty() {
     drop(stream);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(world.leases.calls(world.members[0]), [(0, "renew", 60), (4, "shorten", 2)]);
+}
+
+/// A call that shortens a lease is one of them.
+#[tokio::test(start_paused = true)]
+async fn calls_of_the_presence_port_run_one_at_a_time() {
+    let world = World::new().await;
+    let (mut ana, mut ben) =
+        (world.open(Side::First, &TestGate::open()).await, world.open(Side::Second, &TestGate::open()).await);
+    ana.announce();
+    ben.announce();
+    sleep(Duration::from_secs(15)).await;
+    *world.leases.slow_calls.lock().unwrap() = Duration::from_secs(4);
+    drop(ana);
+    while world.leases.running.load(Ordering::SeqCst) == 0 {
+        sleep(Duration::from_millis(100)).await;
+    }
+    // The lease is being shortened; the notice makes the room query it.
+    world.notice(Notice::Here(Side::First)).await;
+    sleep(Duration::from_secs(12)).await;
+    let calls = world.leases.calls(world.members[0]);
+    assert_eq!(calls.last().map(|(_, call, _)| *call), Some("shorten"), "{calls:?}");
+    assert_eq!(world.leases.max_running.load(Ordering::SeqCst), 1);
+}
+
+/// Not at the next sweep or query.
+#[tokio::test(start_paused = true)]
+async fn lease_is_renewed_25_seconds_after_its_last_renewal() {
+    let world = World::with(LiveOptions::default().with_sweep_interval(Duration::from_mins(10))).await;
+    let mut stream = world.caught_up(Side::First, &TestGate::open()).await;
+    sleep(Duration::from_secs(10)).await;
+    let start = world.leases.start.elapsed().as_secs();
+    stream.announce();
+    sleep(Duration::from_secs(60)).await;
+    let renewed = world.leases.calls(world.members[0]).into_iter().map(|(at, ..)| at - start);
+    assert_eq!(renewed.collect::<Vec<_>>(), [0, 25, 50]);
 }
 
 /// No notice tells that a process has died; the lease of its member ends.

@@ -19,8 +19,11 @@ use std::{
 use async_trait::async_trait;
 use couple::{
     AccountId, Backend, CoupleId, Error, ErrorKind, Keyring, Store,
-    account::{Account, AccountChange, AccountReads as _, PurgeAccountsHandler, PurgeReport},
-    core::Change,
+    account::{
+        Account, AccountChange, AccountReads as _, PurgeAccountsHandler, PurgeReport, PurgeTokens, Session,
+        Tally, TallyId, Token, TokenKind,
+    },
+    core::{Change, digest},
     media::{MediaChange, MediaReads as _, Space},
     pairing::{Block, Couple, PairingChange, PairingReads as _, Side},
     store::MemoryStore,
@@ -260,6 +263,46 @@ async fn failing_account_makes_the_job_retry_and_finally_dead() {
     }
     let dead = ports.store.dead_jobs(None, 9).await.unwrap();
     assert!(dead.iter().any(|dead| dead.error.contains(&ana.to_string())), "{dead:?}");
+}
+
+#[tokio::test]
+async fn job_removes_expired_tokens_sessions_and_tallies_and_no_others() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let (world, ports) = (&fixture.world, fixture.backend.ports());
+    let account = world.account("ana");
+    let (hour, year) = (world.later(3_600), world.later(365 * 24 * 3_600));
+    let mut changes: Vec<Change> = vec![AccountChange::Insert(account.clone()).into()];
+    let [expired, valid] =
+        [hour, year].map(|expires_at| Token { expires_at, ..world.token(TokenKind::SignIn, "ana") });
+    changes.extend([&expired, &valid].map(|token| AccountChange::InsertToken(token.clone()).into()));
+    // The second one is not used for 30 days.
+    let sessions = [(hour, hour), (hour, year), (year, year)].map(|(seen_at, expires_at)| Session {
+        seen_at,
+        expires_at,
+        ..world.session(account.id)
+    });
+    changes.extend(sessions.each_ref().map(|session| {
+        AccountChange::InsertSession { session: session.clone(), version: account.version }.into()
+    }));
+    let tallies = [(1, hour), (2, year)].map(|(n, expires_at)| {
+        let id = TallyId::from_digest(digest(&[&[n]]));
+        AccountChange::PutTally { id, tally: Tally { count: 1, expires_at } }.into()
+    });
+    changes.extend(tallies);
+    ports.commit(changes).await.unwrap();
+    world.clock.advance(Duration::from_hours(24 * 40));
+    ports.commit(vec![ports.enqueue(&PurgeTokens {}).unwrap()]).await.unwrap();
+    fixture.backend.worker().run_until_idle().await.unwrap();
+    assert_eq!(ports.store.token(expired.id).await.unwrap(), None);
+    assert_eq!(ports.store.token(valid.id).await.unwrap(), Some(valid));
+    for (session, is_kept) in sessions.iter().zip([false, false, true]) {
+        let found = ports.store.session_by_token(&session.token).await.unwrap();
+        assert_eq!(found.is_some(), is_kept, "{session:?}");
+    }
+    // The store does not return expired tallies: a second purge counts those that the job left.
+    let purge = |before| vec![AccountChange::PurgeTallies { before, cap: 9 }.into()];
+    assert_eq!(ports.commit(purge(ports.now())).await.unwrap().rows_affected(), 0);
+    assert_eq!(ports.commit(purge(year.plus(Duration::from_secs(1)))).await.unwrap().rows_affected(), 1);
 }
 
 #[tokio::test]

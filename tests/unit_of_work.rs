@@ -59,11 +59,22 @@ impl World {
     }
     /// Runs a use case that counts its attempts. Returns the attempt that was committed, or the recorded outcome.
     async fn run(&self, key: &str, request: &str, outcome: &str) -> Result<String, Failure<KeyReused>> {
+        self.run_with(key, request, outcome, async {}).await
+    }
+    /// The same; `meanwhile` runs between the look-up of a recorded outcome and the first commit.
+    async fn run_with(
+        &self,
+        key: &str,
+        request: &str,
+        outcome: &str,
+        meanwhile: impl Future<Output = ()>,
+    ) -> Result<String, Failure<KeyReused>> {
         let idempotency =
             Idempotency { scope: digest(&[key.as_bytes()]), request: digest(&[request.as_bytes()]) };
         let context = RequestContext { idempotency: Some(idempotency), ..RequestContext::default() };
         let limits = async {
             self.admitted.fetch_add(1, SeqCst);
+            meanwhile.await;
             Ok(())
         };
         let completed = UnitOfWork::new(self.backend.ports())
@@ -135,6 +146,16 @@ async fn repeated_request_gets_the_recorded_outcome_for_a_day() {
     // The purge has not removed the record yet.
     assert_eq!(world.run("key", "other request", "three").await.unwrap(), "attempt 1");
     assert_eq!(world.run("key", "other request", "four").await.unwrap(), "recorded three");
+}
+
+#[tokio::test]
+async fn concurrent_request_with_the_same_key_gets_the_outcome_of_the_first_commit() {
+    let world = World::new();
+    let first = async {
+        assert_eq!(world.run("key", "request", "one").await.unwrap(), "attempt 1");
+    };
+    assert_eq!(world.run_with("key", "request", "two", first).await.unwrap(), "recorded one");
+    assert_eq!(world.conflicts.commits.load(SeqCst), 2, "the outcome is looked up after the conflict");
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use axum::{body::Body, http::Request};
+use axum::{
+    body::Body,
+    http::{HeaderValue, Request},
+};
 use couple::{
     Backend, Keyring, blobs::Blobs, core::limits::Unlimited, http::HttpOptions, store::MemoryStore,
 };
@@ -56,6 +59,9 @@ async fn log_of_the_store_names_the_request_the_job_or_the_stream() {
     let entry = r#"{"client_id": "a", "kind": "text", "body": {"text": "hello"}}"#;
     assert_eq!(world.raw(request("/v1/couple/entries", &ana, "append-1", entry)).await.status, 201);
     assert_eq!(world.raw(request("/v1/couple/live?after=0&wait=0", &ana, "live-1", "")).await.status, 200);
+    let mut without_id = request("/v1/couple/live?after=0&wait=0", &ana, "none", "");
+    without_id.headers_mut().remove("x-request-id");
+    let own_id = world.raw(without_id).await.headers["x-request-id"].to_str().unwrap().to_owned();
     world.sign_up("cem@example.org").await;
     world.work().await;
     drop(guard);
@@ -67,6 +73,26 @@ async fn log_of_the_store_names_the_request_the_job_or_the_stream() {
     assert_eq!(lines("store: commit", &[append, "commit{changes=1}"]), 1, "{text}");
     assert!(lines("store: couple_of", &[append]) >= 1, "{text}");
     assert!(lines("store: session_by_token", &[r#"live_stream{request_id="live-1"}"#]) >= 1, "{text}");
+    let own = format!(r#"live_stream{{request_id="{own_id}"}}"#);
+    assert!(lines("store: session_by_token", &[&own]) >= 1, "{text}");
     let job = r#"job.name="account.mail" job.attempt=1 messaging.destination.name="mail"}"#;
     assert!(lines("store: commit", &["job{job.id=", job, "commit{changes="]) >= 1, "{text}");
+}
+
+#[tokio::test]
+async fn request_id_of_a_client_is_kept_if_it_is_short_and_printable() {
+    let world = World::new();
+    let answered = async |id: &[u8]| {
+        let mut request = Request::get("/v1/capabilities").body(Body::empty()).unwrap();
+        request.headers_mut().insert("x-request-id", HeaderValue::from_bytes(id).unwrap());
+        world.raw(request).await.headers["x-request-id"].as_bytes().to_vec()
+    };
+    for id in ["a".to_owned(), "!~".to_owned(), "x".repeat(128)] {
+        assert_eq!(answered(id.as_bytes()).await, id.as_bytes());
+    }
+    for id in [&b""[..], b"a b", b"a\tb", "gr\u{fc}n".as_bytes(), &[b'x'; 129]] {
+        let own = answered(id).await;
+        assert!(own != id && own.len() == 16, "{own:?}");
+        assert_ne!(answered(id).await, own, "each request has another one");
+    }
 }
