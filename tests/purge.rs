@@ -544,3 +544,49 @@ async fn purge_stops_when_the_deletion_is_withdrawn_meanwhile() {
         assert!(last.iter().all(|entry| entry.body.is_some()), "entries were erased after the withdrawal");
     }
 }
+
+impl Fixture<MemoryStore> {
+    /// Runs the purge with commits of 10 s, and withdraws the deletion of an account during the second one.
+    async fn purge_until_withdrawn(&self, id: AccountId) {
+        *self.observer.slow.lock().unwrap() = Duration::from_secs(10);
+        let withdraw = async {
+            sleep(Duration::from_secs(15)).await;
+            let account = self.store.0.account(id).await.unwrap().unwrap();
+            let change = AccountChange::Update(Account { deletion_due: None, ..account });
+            self.store.0.commit(vec![change.into()]).await.unwrap();
+        };
+        let purge = self.purge(20);
+        let (report, ()) = tokio::join!(purge.run_once(), withdraw);
+        assert_eq!(report.unwrap().purged, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pictures_are_kept_from_the_step_after_a_withdrawal() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let ana = fixture.due("ana").await;
+    let couple = fixture.couple([ana, fixture.world.account_id()]).await;
+    let photos = (0..25).map(|n| {
+        let media = fixture.world.photo(couple.id, ana, &n.to_string());
+        MediaChange::Insert { media, most: i64::MAX }.into()
+    });
+    fixture.store.commit(photos.collect()).await.unwrap();
+    fixture.purge_until_withdrawn(ana).await;
+    let kept = fixture.store.0.media_in(Space::Couple(couple.id), None, 99).await.unwrap();
+    assert_eq!(kept.len(), 15, "one step of ten had begun");
+}
+
+#[tokio::test(start_paused = true)]
+async fn blocks_are_kept_from_the_step_after_a_withdrawal() {
+    let fixture = Fixture::new(MemoryStore::new());
+    let ana = fixture.due("ana").await;
+    let blocks = (0..600).map(|n| {
+        let (blocked, email) = (fixture.world.account_id(), fixture.world.email(&n.to_string()));
+        let blocker_email = email.key().clone();
+        let at = fixture.world.now();
+        PairingChange::Block(Block { blocker: ana, blocked, blocker_email, at }).into()
+    });
+    fixture.store.commit(blocks.collect()).await.unwrap();
+    fixture.purge_until_withdrawn(ana).await;
+    assert!(!fixture.store.0.blocks_of(ana).await.unwrap().is_empty(), "one step of 500 had begun");
+}
