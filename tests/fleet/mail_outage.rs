@@ -113,7 +113,7 @@ async fn silent_mail_server_delays_only_mail_which_recovers_by_itself() {
     let returned = Instant::now();
     for n in 0..SIGN_UPS {
         let to = format!("during{n}@example.org");
-        until(&to, RECOVERY, || !smtp.mails_to(&to).is_empty()).await;
+        until(&format!("the delayed mail to {to}"), RECOVERY, || !smtp.mails_to(&to).is_empty()).await;
     }
     println!(
         "{SIGN_UPS} mails {:.1} s after the return of the mail server",
