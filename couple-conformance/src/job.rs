@@ -11,7 +11,10 @@ use couple_core::{
     job::{ClaimedJob, DeadJob, JobChange, NewJob, QueueStats},
 };
 
-use crate::world::{EARLY, LATE, World, all, claim, conflict, conflicts, long_text, must};
+use crate::{
+    samples::{EARLY, LATE, long_text},
+    world::{World, all, claim, conflict, conflicts, must},
+};
 
 fn enqueue(job: &NewJob) -> Change {
     JobChange::Enqueue(job.clone()).into()

@@ -17,9 +17,27 @@ pub(crate) const fn after_2038(n: i64) -> Timestamp {
     Timestamp::from_micros(4_123_456_789_123_457 + n * 1_000_002)
 }
 
+/// Time in 1930.
+pub(crate) const EARLY: Timestamp = before_1970(0);
+
+/// Time in 2100.
+pub(crate) const LATE: Timestamp = after_2038(0);
+
 /// Text of `count` characters with four bytes each in UTF-8.
 pub(crate) fn longest(count: usize) -> String {
     ['😀', '👋', '🏽', '🎂', '🌍'].into_iter().cycle().take(count).collect()
+}
+
+/// Text of exactly `bytes` bytes, which starts with `start`.
+///
+/// It has upper case, accents, emoji, quotes, a backslash and what is special in patterns of SQL; it ends with a blank.
+pub(crate) fn long_text(start: &str, bytes: usize) -> String {
+    let mut text = format!("{start} %_\\'\"É👩‍❤️‍👨");
+    let end = "李👋Z ";
+    let room = bytes.checked_sub(text.len() + end.len()).expect("the text is longer");
+    text.extend(std::iter::repeat_n('é', room / 2));
+    text.extend(std::iter::repeat_n('x', room % 2));
+    text + end
 }
 
 /// ASCII text of `length` bytes without equal parts.

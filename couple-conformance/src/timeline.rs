@@ -8,7 +8,10 @@ use couple_core::{
     timeline::{Body, Entry, NewEntry, Page, TimelineChange},
 };
 
-use crate::world::{EARLY, LATE, World, all, append, concurrently, conflict, conflicts, must, race};
+use crate::{
+    samples::{EARLY, LATE},
+    world::{World, all, append, concurrently, conflict, conflicts, must, race},
+};
 
 /// Longest body in bytes: the longest one of a client, and the picture's state that the system adds.
 const MAX_BODY_BYTES: usize = Body::MAX_BODY_BYTES + 1024;

@@ -7,7 +7,10 @@ use couple_core::{
     upload::{ResumableUpload, UnfinishedUploads, UploadChange, UploadPart},
 };
 
-use crate::world::{EARLY, LATE, World, all, conflict, conflicts, long_text, must, race};
+use crate::{
+    samples::{EARLY, LATE, long_text},
+    world::{World, accepted, all, conflict, conflicts, must, race, refused},
+};
 
 const QUOTA: i64 = 1 << 40;
 
@@ -59,20 +62,6 @@ async fn require_unfinished(store: &impl Store, owner: AccountId, count: i64, by
     let found = store.unfinished_uploads(owner).await.unwrap();
     let expected = UnfinishedUploads { count, bytes };
     assert_eq!(found, expected, "the unfinished uploads of an account are others");
-}
-
-/// Expects that a change conflicts; `what` says what it would do.
-async fn refused(store: &impl Store, change: UploadChange, expected: Conflict, what: &str) {
-    let succeeded = store.commit(vec![change.clone().into()]).await.is_ok();
-    assert!(!succeeded, "{what}");
-    assert_eq!(conflict(store, change).await, expected, "another conflict, when {what}");
-}
-
-/// Commits a change that must not conflict; `what` says what does not work otherwise.
-async fn accepted(store: &impl Store, change: UploadChange, what: &str) {
-    if let Err(error) = store.commit(vec![change.into()]).await {
-        panic!("{what}: {error}");
-    }
 }
 
 /// Every field of an upload reads back, with and without the optional ones; an id is used once.

@@ -249,24 +249,6 @@ impl World {
     }
 }
 
-/// Time in 1966 with odd microseconds.
-pub(crate) const EARLY: Timestamp = Timestamp::from_micros(-98_765_432_109_877);
-
-/// Time in 2099 with odd microseconds.
-pub(crate) const LATE: Timestamp = Timestamp::from_micros(4_102_444_799_987_653);
-
-/// Text of exactly `bytes` bytes, which starts with `start`.
-///
-/// It has upper case, accents, emoji, quotes, a backslash and what is special in patterns of SQL; it ends with a blank.
-pub(crate) fn long_text(start: &str, bytes: usize) -> String {
-    let mut text = format!("{start} %_\\'\"É👩‍❤️‍👨");
-    let end = "李👋Z ";
-    let room = bytes.checked_sub(text.len() + end.len()).expect("the text is longer");
-    text.extend(std::iter::repeat_n('é', room / 2));
-    text.extend(std::iter::repeat_n('x', room % 2));
-    text + end
-}
-
 /// Commits changes that must succeed.
 pub(crate) async fn all(store: &impl Store, changes: Vec<Change>) -> Committed {
     store.commit(changes).await.expect("the commit has no conflict")

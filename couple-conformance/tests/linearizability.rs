@@ -98,10 +98,7 @@ impl Store for SwappedAnswers {
 
 #[test]
 fn swapped_answers_of_merged_commits_are_found() {
-    finds(
-        SwappedAnswers::default,
-        &["each caller is told the result of its own commit (S8); the results of "],
-    );
+    finds(SwappedAnswers::default, &["each caller gets the result of its own commit (S8); the results of "]);
 }
 
 /// Applies the changes of a commit one after another, where readers see them.
@@ -174,7 +171,7 @@ impl Store for StaleReads {
 #[test]
 fn stale_read_after_an_acknowledged_commit_is_found() {
     let words = "a read that starts after a commit returned sees the commit (S3); ";
-    finds(StaleReads::new, &[words, " was told an older state"]);
+    finds(StaleReads::new, &[words, " returned an older state"]);
 }
 
 /// Loses the effect of a commit that begins while another one runs.
@@ -246,7 +243,7 @@ impl Store for EarlySeq {
 
 #[test]
 fn result_that_was_computed_before_a_concurrent_commit_is_found() {
-    finds(EarlySeq::default, &["; got: appended seq ", " was told what no order gives"]);
+    finds(EarlySeq::default, &["; got: appended seq ", " returned what no order gives"]);
 }
 
 /// Decides the second of two concurrent commits by what the first one has not written yet.
@@ -272,7 +269,7 @@ impl Store for RefusedConcurrentCommits {
 
 #[test]
 fn conflict_without_a_reason_is_found() {
-    finds(RefusedConcurrentCommits::default, &["told: conflict KeyUsed", " conflicted without a reason"]);
+    finds(RefusedConcurrentCommits::default, &["result: conflict KeyUsed", " conflicted without a reason"]);
 }
 
 /// Does not return from the second of two concurrent commits.

@@ -54,12 +54,12 @@ pub(super) async fn diagnose(
     let history = shorten(before, history, &named, reference).await;
     let search = explain(before, &history, reference).await;
     let mut lines = vec![format!(
-        "no order of these operations of two clients explains what they were told, after {} earlier commits:",
+        "no order of these operations of two clients explains their results, after {} earlier commits:",
         before.iter().map(Vec::len).min().unwrap_or_default(),
     )];
     for operation in &history {
         lines.push(format!("{:>3}. {}: {}", operation.number, client(operation), operation.action.words()));
-        lines.push(format!("     told: {}", operation.outcome.words()));
+        lines.push(format!("     result: {}", operation.outcome.words()));
     }
     let order: Vec<_> = search.longest.iter().map(|index| history[*index].number.to_string()).collect();
     let order = if order.is_empty() { "first".to_owned() } else { format!("after {}", order.join(", ")) };
@@ -136,7 +136,7 @@ async fn swapped(before: &[State], operations: &[Operation], reference: &Opener<
             (swapped[one].outcome, swapped[other].outcome) = (second.outcome.clone(), first.outcome.clone());
             if explains(before, &swapped, reference).await {
                 let (one, other) = (first.number, second.number);
-                let text = "each caller is told the result of its own commit (S8); the results of";
+                let text = "each caller gets the result of its own commit (S8); the results of";
                 return Some((format!("{text} {one} and {other} are swapped"), vec![one, other]));
             }
         }
@@ -170,10 +170,10 @@ async fn caused_by(
         let number = operations[at].number;
         let text = match (cause, &operations[at].action) {
             (Cause::OldState, Action::Read(_)) => format!(
-                "a read that starts after a commit returned sees the commit (S3); {number} was told an older state"
+                "a read that starts after a commit returned sees the commit (S3); {number} returned an older state"
             ),
             (Cause::OldState, Action::Commit(_)) => format!(
-                "a commit that starts after another one returned sees it (S3); {number} was told an older state"
+                "a commit that starts after another one returned sees it (S3); {number} returned an older state"
             ),
             (Cause::Half, _) => {
                 format!("a commit is visible completely or not at all (S1, S11); a half of {number} was seen")
@@ -187,7 +187,7 @@ async fn caused_by(
                 )
             }
             (Cause::WrongAnswer, _) => format!(
-                "concurrent commits and reads have the results of an order of them (S1, S2, S3); {number} was told \
+                "concurrent commits and reads have the results of an order of them (S1, S2, S3); {number} returned \
                  what no order gives"
             ),
         };
