@@ -1,24 +1,9 @@
 //! Push messages: to Apple's systems, through Firebase Cloud Messaging, and to browsers.
 //!
-//! [`Pushers`] sends each message through the service of its destination. Every service is optional:
-//!
-//! ```no_run
-//! use couple_notify::push::{Apns, ConnectionOptions, Fcm, Pushers, VapidKey, WebPush};
-//! # fn pushers(p8: &str, service_account: &str) -> Result<Pushers, couple_core::Error> {
-//! let options = ConnectionOptions::default();
-//! let apns = Apns::new("ABC1234567", "DEF1234567", p8, &options)?;
-//! let fcm = Fcm::new(service_account, &options)?;
-//! let key = VapidKey::new("BP4z9KsN6nGRT…", "yfWPiYE-n46HL…", "mailto:ops@example.org")?;
-//! let web_push = WebPush::new(key, &options);
-//! # Ok(
-//! Pushers::new().with_apns(apns).with_fcm(fcm).with_web_push(web_push)
-//! # )
-//! # }
-//! ```
-//!
-//! There is one HTTP/2 connection per server. It carries as many messages concurrently as the server allows; others wait. A PING
-//! without an answer, a missing response or GOAWAY lets later messages use a new connection. A message is repeated only if the
-//! server has certainly not processed it; every other failure is [`PushError::Unavailable`](couple_core::push::PushError).
+//! | [`Pusher`](couple_core::push::Pusher) | for |
+//! |---|---|
+//! | `Pushers` (feature `push`) | production: `Apns`, `Fcm` and `WebPush`, by the destination of a message |
+//! | [`MemoryPusher`] | tests: `sent()` returns the messages |
 
 #[cfg(feature = "push")]
 mod access_token;

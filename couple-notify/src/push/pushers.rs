@@ -9,7 +9,25 @@ use super::{Apns, Fcm, WebPush, failure::SendFailure};
 
 /// Sends each message through the service of its destination.
 ///
-/// A message for a service that is not set up is refused as misconfigured.
+/// Every service is optional. A message for one that is not set up is refused as misconfigured.
+///
+/// ```no_run
+/// use couple_notify::push::{Apns, ConnectionOptions, Fcm, Pushers, VapidKey, WebPush};
+/// # fn pushers(p8: &str, service_account: &str) -> Result<Pushers, couple_core::Error> {
+/// let options = ConnectionOptions::default();
+/// let apns = Apns::new("ABC1234567", "DEF1234567", p8, &options)?;
+/// let fcm = Fcm::new(service_account, &options)?;
+/// let key = VapidKey::new("BP4z9KsN6nGRT…", "yfWPiYE-n46HL…", "mailto:ops@example.org")?;
+/// let web_push = WebPush::new(key, &options);
+/// # Ok(
+/// Pushers::new().with_apns(apns).with_fcm(fcm).with_web_push(web_push)
+/// # )
+/// # }
+/// ```
+///
+/// There is one HTTP/2 connection per server. It carries as many messages concurrently as the server allows; others wait. A PING
+/// without an answer, a missing response or GOAWAY lets later messages use a new connection. A message is repeated only if the
+/// server has certainly not processed it; other failures of a connection are [`PushError::Unavailable`].
 #[derive(Debug, Clone, Default)]
 pub struct Pushers {
     apns: Option<Apns>,

@@ -96,13 +96,13 @@ async fn requests_that_the_server_has_not_processed_are_repeated() {
         (vec![vec![Step::GoAwayBefore], vec![Step::Reset(REFUSED_STREAM)]], vec![1, 2]),
     ] {
         let accepts_first = matches!(script[0][0], Step::AcceptAndGoAway);
-        let (server, requests) = scripted(100, script).await;
-        let apns = apns(&server.url(), &server.options());
+        let scripted = scripted(100, script).await;
+        let apns = apns(&scripted.server.url(), &scripted.server.options());
         if accepts_first {
             assert_eq!(send(&apns).await, "sent");
         }
         assert_eq!(send(&apns).await, "sent");
-        assert_eq!(*requests.lock().unwrap(), connections);
+        assert_eq!(scripted.requests(), connections);
     }
 }
 
@@ -111,56 +111,71 @@ async fn requests_that_the_server_may_have_processed_are_not_repeated() {
     for (step, connections) in
         [(Step::Reset(INTERNAL_ERROR), vec![2]), (Step::GoAwayAfter, vec![1, 1]), (Step::Close, vec![1, 1])]
     {
-        let (server, requests) = scripted(100, [vec![step]]).await;
-        let apns = apns(&server.url(), &server.options());
+        let scripted = scripted(100, [vec![step]]).await;
+        let apns = apns(&scripted.server.url(), &scripted.server.options());
         assert_eq!(send(&apns).await, "unavailable");
         assert_eq!(send(&apns).await, "sent");
-        assert_eq!(*requests.lock().unwrap(), connections);
+        assert_eq!(scripted.requests(), connections);
     }
 }
 
 #[tokio::test]
 async fn refusals_of_the_same_request_end() {
-    let (server, requests) = scripted(100, [vec![Step::Reset(REFUSED_STREAM); 50]]).await;
-    let apns = apns(&server.url(), &server.options());
+    let scripted = scripted(100, [vec![Step::Reset(REFUSED_STREAM); 50]]).await;
+    let apns = apns(&scripted.server.url(), &scripted.server.options());
     assert_eq!(send(&apns).await, "unavailable");
-    assert_eq!(*requests.lock().unwrap(), [4]);
+    assert_eq!(scripted.requests(), [4]);
 }
 
 #[tokio::test]
 async fn missing_response_is_unavailable_and_the_next_message_uses_a_new_connection() {
-    let (server, requests) = scripted(100, [vec![Step::Stall]]).await;
-    let options = server.options().with_request_timeout(Duration::from_millis(100));
-    let apns = apns(&server.url(), &options);
+    let scripted = scripted(100, [vec![Step::Stall]]).await;
+    let options = scripted.server.options().with_request_timeout(Duration::from_millis(100));
+    let apns = apns(&scripted.server.url(), &options);
     let sent = apns.push(&alert(iphone())).await;
     let Err(PushError::Unavailable { error, retry_after: None }) = sent else { panic!("{sent:?}") };
     assert_eq!(error.kind(), ErrorKind::TimedOut);
     // The machine may be busy, so the time-out may be too short for a good connection too.
     while send(&apns).await != "sent" {}
-    assert_eq!(requests.lock().unwrap()[0], 1);
+    assert!(scripted.requests()[0] <= 1);
 }
 
 #[tokio::test]
 async fn message_that_waits_for_a_stream_of_a_stalled_connection_moves_to_a_new_one() {
-    let (server, requests) = scripted(1, [vec![Step::Stall]]).await;
-    let options = server.options().with_request_timeout(Duration::from_secs(2));
-    let apns = apns(&server.url(), &options);
+    let scripted = scripted(1, [vec![Step::Stall]]).await;
+    let options = scripted.server.options().with_request_timeout(Duration::from_secs(5));
+    let apns = apns(&scripted.server.url(), &options);
     let mut sent = send_many(&apns, 5).await;
     sent.sort();
     assert_eq!(sent, ["sent", "sent", "sent", "sent", "unavailable"]);
-    assert_eq!(*requests.lock().unwrap(), [1, 4]);
+    assert_eq!(scripted.requests(), [1, 4]);
 }
 
 #[tokio::test]
 async fn half_open_connection_is_found_by_ping() {
-    let (server, requests) = scripted(100, [vec![Step::HalfOpen]]).await;
+    let scripted = scripted(100, [vec![Step::HalfOpen]]).await;
     // The request itself would wait for a minute.
-    let options = server.options().with_keep_alive(Duration::from_millis(50), Duration::from_millis(500));
-    let apns = apns(&server.url(), &options);
+    let options =
+        scripted.server.options().with_keep_alive(Duration::from_millis(50), Duration::from_secs(3));
+    let apns = apns(&scripted.server.url(), &options);
     let first = timeout(Duration::from_secs(30), send(&apns)).await;
     assert_eq!(first.unwrap(), "unavailable");
     while send(&apns).await != "sent" {}
-    assert_eq!(requests.lock().unwrap()[0], 1);
+    assert!(scripted.requests()[0] <= 1);
+}
+
+#[tokio::test]
+async fn idle_half_open_connection_is_closed_before_the_next_message() {
+    let scripted = scripted(100, [vec![Step::AcceptAndFallSilent]]).await;
+    let options =
+        scripted.server.options().with_keep_alive(Duration::from_millis(50), Duration::from_secs(3));
+    let apns = apns(&scripted.server.url(), &options);
+    assert_eq!(send(&apns).await, "sent");
+    let ended = timeout(Duration::from_secs(30), scripted.ended.acquire()).await;
+    ended.unwrap().unwrap().forget();
+    // The PING of a good connection may also be late on a busy machine.
+    while send(&apns).await != "sent" {}
+    assert!(scripted.requests()[0] <= 1);
 }
 
 #[tokio::test]
@@ -192,7 +207,7 @@ async fn waiting_messages_share_one_attempt_to_connect() {
     // The system accepts connections, but nobody answers TLS.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
-    let options = ConnectionOptions::default().with_connect_timeout(Duration::from_millis(500));
+    let options = ConnectionOptions::default().with_connect_timeout(Duration::from_secs(1));
     let apns = apns(&url, &options);
     assert_eq!(send_many(&apns, 20).await, vec!["unavailable"; 20]);
     let mut connections = 0;

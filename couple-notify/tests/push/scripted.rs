@@ -8,6 +8,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::Semaphore,
 };
 use tokio_rustls::server::TlsStream;
 
@@ -43,21 +44,34 @@ pub(crate) enum Step {
     Stall,
     /// No frame any more, and none is read.
     HalfOpen,
+    /// Status 200, and no frame after it.
+    AcceptAndFallSilent,
+}
+
+/// Server with scripts.
+pub(crate) struct Scripted {
+    pub(crate) server: PushServer,
+    requests: Arc<Mutex<Vec<usize>>>,
+    /// One permit for each connection that has ended.
+    pub(crate) ended: Arc<Semaphore>,
+}
+
+impl Scripted {
+    /// Number of requests of each connection.
+    pub(crate) fn requests(&self) -> Vec<usize> {
+        self.requests.lock().unwrap().clone()
+    }
 }
 
 /// Starts a server whose n-th connection follows the n-th script; later ones accept every request.
-///
-/// Also returns the number of requests of each connection.
-pub(crate) async fn scripted(
-    max_streams: u32,
-    scripts: impl IntoIterator<Item = Vec<Step>>,
-) -> (PushServer, Arc<Mutex<Vec<usize>>>) {
+pub(crate) async fn scripted(max_streams: u32, scripts: impl IntoIterator<Item = Vec<Step>>) -> Scripted {
     let scripts: Arc<Mutex<VecDeque<_>>> = Arc::new(Mutex::new(scripts.into_iter().collect()));
     let requests: Arc<Mutex<Vec<usize>>> = Arc::default();
-    let counts = requests.clone();
+    let ended = Arc::new(Semaphore::new(0));
+    let (counts, ends) = (requests.clone(), ended.clone());
     let server = PushServer::accept(Arc::default(), move |tls| {
         let steps = scripts.lock().unwrap().pop_front().unwrap_or_default();
-        let counts = counts.clone();
+        let (counts, ends) = (counts.clone(), ends.clone());
         let connection = {
             let mut counts = counts.lock().unwrap();
             counts.push(0);
@@ -67,9 +81,10 @@ pub(crate) async fn scripted(
             let count = move || counts.lock().unwrap()[connection] += 1;
             // A client may disconnect at any time.
             let _ = converse(tls, max_streams, steps, count).await;
+            ends.add_permits(1);
         }
     });
-    (server.await, requests)
+    Scripted { server: server.await, requests, ended }
 }
 
 async fn converse(
@@ -120,6 +135,11 @@ async fn converse(
                     Step::Close => return tls.shutdown().await,
                     Step::Stall => {}
                     Step::HalfOpen => std::future::pending().await,
+                    Step::AcceptAndFallSilent => {
+                        accept(&mut tls, stream).await?;
+                        while tls.read(&mut [0; 64]).await? > 0 {}
+                        return Ok(());
+                    }
                 }
             }
             _ => {}
