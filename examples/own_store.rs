@@ -30,9 +30,12 @@ use couple::{
         Token, TokenKind, Tries,
     },
     core::{
-        Change, ChangeResult, CommitError, Committed, Conflict, Digest, DisplayName, EmailAddress, EmailKey,
-        IdempotencyChange, IdempotencyReads, InviteId, JobId, Label, Locale, MediaId, OutcomeRecord,
-        SessionId, TimeZoneName, TokenId, UploadId, digest,
+        Change, ChangeResult, CommitError, Committed, Conflict, DeviceId, Digest, DisplayName, EmailAddress,
+        EmailKey, IdempotencyChange, IdempotencyReads, InviteId, JobId, Label, Locale, MediaId,
+        OutcomeRecord, Secret, SessionId, TimeZoneName, TokenId, UploadId,
+        device::{Device, DeviceChange, DeviceReads},
+        digest,
+        push::{Destination, Surface},
         upload::{ResumableUpload, UnfinishedUploads, UploadChange, UploadPart, UploadReads},
     },
     job::{ClaimToken, ClaimedJob, DeadJob, JobChange, JobReads, NewJob, QueueStats},
@@ -217,6 +220,24 @@ stored_as! {
         _ => None,
     };
     Space as (Uuid, i64): |space| (space.as_uuid(), space.kind()), |(id, kind)| Space::from_stored(kind, id);
+    Surface as i64: |surface| surface.index(), Surface::from_index;
+    Destination as (u8, String, (String, bool, Vec<u8>)): |destination| match destination {
+        Destination::Apns { token, app, sandbox } => (0, token.expose().clone(), (app.clone(), *sandbox, Vec::new())),
+        Destination::Fcm { token, app } => (1, token.expose().clone(), (app.clone(), false, Vec::new())),
+        Destination::WebPush { endpoint, key, auth } => {
+            (2, endpoint.expose().clone(), (String::new(), false, [&key[..], auth.expose()].concat()))
+        }
+    }, |(service, token, (app, sandbox, keys))| {
+        let token = Secret::new(token);
+        match (service, keys.split_first_chunk()) {
+            (0, None) => Some(Destination::Apns { token, app, sandbox }),
+            (1, None) => Some(Destination::Fcm { token, app }),
+            (2, Some((key, auth))) => {
+                Some(Destination::WebPush { endpoint: token, key: *key, auth: Secret::new(auth.try_into().ok()?) })
+            }
+            _ => None,
+        }
+    };
     Format as i64: |format| format.index(), Format::from_index;
     Purpose as bool: |purpose| *purpose == Purpose::Photo,
         |photo| Some(if photo { Purpose::Photo } else { Purpose::Avatar });
@@ -244,7 +265,7 @@ macro_rules! ids {
         stored_as! { $($type as Uuid: |id| id.as_uuid(), |id| Some($type::from_uuid(id));)+ }
     };
 }
-ids! { AccountId, SessionId, TokenId, InviteId, CoupleId, MediaId, UploadId, JobId }
+ids! { AccountId, SessionId, TokenId, InviteId, CoupleId, MediaId, UploadId, DeviceId, JobId }
 
 macro_rules! texts {
     ($($type:ident),+) => {
@@ -295,6 +316,7 @@ structs! {
     ResumableUpload {
         id, owner, couple, length, offset, parts, writer, metadata, concatenation, media, expires_at
     }
+    Device { account, id, session, destination, surface, locale, time_zone, app_version, registered_at }
     NewJob { id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at }
     LiveJob { job, attempts, claim }
     DeadJob { job, attempts, error, died_at }
@@ -465,6 +487,10 @@ tables! {
     ResumableUpload, "upload", |row| row.id, {
         UPLOAD_BY_OWNER: [row.owner],
         UPLOAD_BY_EXPIRY: [row.expires_at],
+    }
+    Device, "device", |row| (row.account, row.id), {
+        DEVICE_BY_TIME: [(row.account, row.registered_at)],
+        DEVICE_BY_DESTINATION: [row.destination_digest()],
     }
     LiveJob, "job", |row| row.job.id, {
         JOB_BY_DUE_TIME: [(&row.job.queue, row.claim.is_some(), row.job.due_at)],
@@ -669,6 +695,7 @@ impl View<'_> {
             Change::Timeline(change) => self.apply_timeline(change),
             Change::Media(change) => self.apply_media(change),
             Change::Upload(change) => self.apply_upload(change),
+            Change::Device(change) => self.apply_device(change),
             Change::Job(change) => self.apply_job(change),
             Change::Idempotency(change) => self.apply_idempotency(change),
             Change::Host(_) => Err(Error::new(ErrorKind::Misconfigured, "commit")
@@ -705,6 +732,7 @@ impl View<'_> {
                 let account = self.account_of_version(id, version)?;
                 self.purge(&TOKEN_BY_ACCOUNT.at(&id), u32::MAX)?;
                 self.purge(&SESSION_BY_ACCOUNT.at(&id), u32::MAX)?;
+                self.purge(&DEVICE_BY_TIME.at(&id), u32::MAX)?;
                 self.remove(&account)?;
             }
             AccountChange::InsertToken(token) => {
@@ -775,9 +803,9 @@ impl View<'_> {
                 return self.purge_before(&TOKEN_BY_EXPIRY, &before, cap);
             }
             AccountChange::PurgeSessions { before, idle, cap } => {
-                let expired = self.purge(&SESSION_BY_EXPIRY.at(&()).before(&before), cap)?;
+                let expired = self.purge_sessions(&SESSION_BY_EXPIRY.at(&()).before(&before), cap)?;
                 let left = cap - u32::try_from(expired).unwrap_or(cap);
-                let unused = self.purge(&SESSION_BY_USE.at(&()).before(&idle), left)?;
+                let unused = self.purge_sessions(&SESSION_BY_USE.at(&()).before(&idle), left)?;
                 return Ok(ChangeResult::RowsAffected(expired + unused));
             }
         }
@@ -815,7 +843,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Ends sessions of an account, and removes the tokens that they requested.
+    /// Ends sessions of an account, and removes the tokens that they requested and the devices that they registered.
     fn end_sessions(
         &mut self,
         account: AccountId,
@@ -828,6 +856,22 @@ impl View<'_> {
         let requested = |token: &Token| token.session.is_some_and(&ends);
         for token in self.select(&TOKEN_BY_ACCOUNT.at(&account), u32::MAX, requested)? {
             self.remove(&token)?;
+        }
+        self.remove_devices(account, |device| device.session.is_some_and(&ends))
+    }
+
+    fn purge_sessions(&mut self, sessions: &Scan<Session>, cap: u32) -> Result<u64, Error> {
+        let purged = self.list(sessions, cap)?;
+        for session in &purged {
+            self.remove(session)?;
+            self.remove_devices(session.account, |device| device.session == Some(session.id))?;
+        }
+        Ok(purged.len() as u64)
+    }
+
+    fn remove_devices(&mut self, account: AccountId, ends: impl Fn(&Device) -> bool) -> Result<(), Error> {
+        for device in self.select(&DEVICE_BY_TIME.at(&account), u32::MAX, ends)? {
+            self.remove(&device)?;
         }
         Ok(())
     }
@@ -1227,6 +1271,41 @@ impl View<'_> {
         let uploads = self.select(&UPLOAD_BY_OWNER.at(&owner), u32::MAX, |upload| upload.media.is_none())?;
         let bytes = uploads.iter().map(|upload| upload.offset).sum();
         Ok(UnfinishedUploads { count: i64::try_from(uploads.len()).unwrap_or(i64::MAX), bytes })
+    }
+
+    fn apply_device(&mut self, change: DeviceChange) -> Result<ChangeResult, CommitError> {
+        match change {
+            DeviceChange::Put { device, most } => {
+                if let Some(session) = device.session {
+                    let lives = self.get::<Session>(&(device.account, session))?.is_some();
+                    require(lives, Conflict::SessionEnded(session))?;
+                }
+                let same = DEVICE_BY_DESTINATION.at(&device.destination_digest());
+                let former = self.first(&same)?;
+                let stays = |other: &Device| {
+                    let is_former =
+                        former.as_ref().is_some_and(|one| (one.account, one.id) == (other.account, other.id));
+                    other.id != device.id && !is_former
+                };
+                let others = self.select(&DEVICE_BY_TIME.at(&device.account), most, stays)?;
+                require(others.len() < most as usize, Conflict::TooManyDevices(device.account))?;
+                if let Some(former) = former {
+                    self.remove(&former)?;
+                }
+                self.put(&device)?;
+            }
+            DeviceChange::Remove { account, id } => {
+                self.get::<Device>(&(account, id))?.map_or(Ok(()), |device| self.remove(&device))?;
+            }
+            DeviceChange::RemoveOf { account } => self.remove_devices(account, |_| true)?,
+            DeviceChange::Retire { destination, not_after } => {
+                let found = self.first(&DEVICE_BY_DESTINATION.at(&destination))?;
+                if let Some(device) = found.filter(|device: &Device| device.registered_at <= not_after) {
+                    self.remove(&device)?;
+                }
+            }
+        }
+        APPLIED
     }
 
     fn apply_job(&mut self, change: JobChange) -> Result<ChangeResult, CommitError> {
@@ -1717,6 +1796,16 @@ impl UploadReads for LogStore {
     }
     async fn expired_uploads(&self, now: Timestamp, limit: u32) -> Result<Vec<ResumableUpload>, Error> {
         self.read(|view| view.list(&UPLOAD_BY_EXPIRY.at(&()).until(&now), limit))
+    }
+}
+
+#[async_trait]
+impl DeviceReads for LogStore {
+    async fn device(&self, account: AccountId, id: DeviceId) -> Result<Option<Device>, Error> {
+        self.read(|view| view.get(&(account, id)))
+    }
+    async fn devices_of(&self, account: AccountId) -> Result<Vec<Device>, Error> {
+        self.read(|view| view.list(&DEVICE_BY_TIME.at(&account), 200))
     }
 }
 

@@ -25,6 +25,7 @@ pub mod authenticator;
 mod beside;
 pub mod blobs;
 pub mod bus;
+pub mod device;
 pub mod differential;
 pub mod directory;
 pub mod id_generator;
@@ -155,6 +156,10 @@ macro_rules! store {
                 u3_unfinished_bytes_never_exceed_the_limit, u4_upload_is_finished_once,
                 u5_declared_length_does_not_change, u6_takeover_of_parts_is_atomic,
                 u7_expired_uploads_are_listed_by_expiry, u8_number_of_unfinished_uploads_is_limited;
+            device: dv1_device_fields_read_back, dv2_destination_belongs_to_one_device,
+                dv3_number_of_devices_is_limited, dv4_devices_end_with_their_session,
+                dv5_devices_are_listed_by_registration, dv6_only_older_registrations_are_retired,
+                dv7_only_devices_of_the_account_are_removed;
             job: j1_job_is_claimed_once, j2_jobs_are_claimed_in_order_of_due_time,
                 j3_leased_job_is_not_claimed_again, j4_lost_claim_cannot_change_the_job,
                 j5_deduplication_key_has_one_live_job, j6_finish_and_enqueue_of_a_key_leave_one_job,
@@ -222,6 +227,8 @@ macro_rules! store {
                         t10_read_position_never_moves_back;
                     media: m1_identical_bytes_are_one_picture, m3_uploads_never_exceed_the_quota;
                     upload: u2_only_the_latest_writer_appends, u3_unfinished_bytes_never_exceed_the_limit;
+                    device: dv2_destination_belongs_to_one_device, dv3_number_of_devices_is_limited,
+                        dv4_devices_end_with_their_session;
                     job: j1_job_is_claimed_once, j5_deduplication_key_has_one_live_job;
                     idempotency: i1_outcome_is_recorded_once;
                 }

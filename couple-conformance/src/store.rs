@@ -6,6 +6,7 @@ use couple_core::{
     Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, HostStatements,
     IdempotencyChange, OutcomeRecord, Store, Timestamp,
     account::{Account, AccountChange, Tally, TallyId, TokenKind},
+    device::DeviceChange,
     digest,
     job::{ClaimedJob, JobChange, NewJob},
     media::MediaChange,
@@ -18,7 +19,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    differential, rollback,
+    device as device_checks, differential, rollback,
     world::{
         World, accepted, all, append, claim, concurrently, conflicts, insert, must, race, refused, timed,
     },
@@ -35,6 +36,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
     let second = world.couple([world.account_id(), world.account_id()]);
     let photo = world.photo(couple.id, couple.members[0], "photo");
     let upload = world.upload(ana.id);
+    let device = world.device(ana.id);
     let outcome = OutcomeRecord {
         scope: digest(&[b"scope"]),
         request: digest(&[b"request"]),
@@ -48,6 +50,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
         append(couple.id, world.entry("one")),
         MediaChange::Insert { media: photo.clone(), most: 1000 }.into(),
         UploadChange::Insert { upload: upload.clone(), most: 9 }.into(),
+        DeviceChange::Put { device: device.clone(), most: 9 }.into(),
         JobChange::Enqueue(world.job("q")).into(),
         IdempotencyChange::Record(outcome.clone()).into(),
         insert(&again),
@@ -59,6 +62,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
         ("entry", store.entry(couple.id, 1).await.unwrap().is_some()),
         ("head of the log", store.couple(couple.id).await.unwrap().unwrap().head_seq != 0),
         ("picture", store.media(photo.id).await.unwrap().is_some()),
+        ("device", store.device(ana.id, device.id).await.unwrap().is_some()),
         ("upload", store.upload(upload.id).await.unwrap().is_some()),
         ("job", store.next_due("q").await.unwrap().is_some()),
         ("outcome", store.outcome(&outcome.scope).await.unwrap().is_some()),
@@ -66,6 +70,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
     for (what, visible) in visible {
         assert!(!visible, "the {what} of a commit that conflicted is visible");
     }
+    device_checks::conflicts_undo_device_changes(&store).await;
     rollback::conflicts_undo_each_kind_of_change(&store).await;
 }
 

@@ -3,14 +3,16 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use couple_core::{
-    AccountId, Change, ChangeResult, Clock, CommitError, Committed, Conflict, CoupleId, DisplayName,
-    EmailAddress, InviteId, JobId, ManualClock, MediaId, SeededEntropy, SessionId, Store, Timestamp, TokenId,
-    UploadId,
+    AccountId, Change, ChangeResult, Clock, CommitError, Committed, Conflict, CoupleId, DeviceId,
+    DisplayName, EmailAddress, InviteId, JobId, ManualClock, MediaId, Secret, SeededEntropy, SessionId,
+    Store, Timestamp, TokenId, UploadId,
     account::{Account, AccountChange, Session, Token, TokenKind},
+    device::Device,
     digest,
     job::{ClaimedJob, JobChange, NewJob},
     media::{Format, Media, MediaState, Purpose, Rendition, Source, Space},
     pairing::{Couple, Invite, InviteState, PairingChange},
+    push::{Destination, Surface},
     timeline::{Body, NewEntry, TimelineChange},
     upload::ResumableUpload,
 };
@@ -230,6 +232,25 @@ impl World {
             concatenation: None,
             media: None,
             expires_at: self.later(3600),
+        }
+    }
+    /// Device with a destination of its own that no session registered.
+    #[must_use]
+    pub fn device(&self, account: AccountId) -> Device {
+        let id = DeviceId::new(&*self.clock, &self.entropy);
+        Device {
+            account,
+            id,
+            session: None,
+            destination: Destination::Fcm {
+                token: Secret::new(format!("token:{id}")),
+                app: "org.example.app".to_owned(),
+            },
+            surface: Surface::Alert,
+            locale: None,
+            time_zone: None,
+            app_version: None,
+            registered_at: self.now(),
         }
     }
     /// Job that is due now.

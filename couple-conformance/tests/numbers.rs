@@ -59,6 +59,7 @@ fn every_check_of_a_store_or_of_live_streams_finds_a_planted_fault() {
         "timeline",
         "media",
         "upload",
+        "device",
         "job",
         "idempotency",
         "bus",

@@ -171,6 +171,10 @@ macro_rules! __every_read {
                 unfinished_bytes() -> i64;
                 expired_uploads(now: $crate::Timestamp, limit: u32) -> Vec<$crate::upload::ResumableUpload>;
             }
+            $crate::device::DeviceReads {
+                device(account: $crate::AccountId, id: $crate::DeviceId) -> Option<$crate::device::Device>;
+                devices_of(account: $crate::AccountId) -> Vec<$crate::device::Device>;
+            }
             $crate::job::JobReads {
                 queue_stats(queue: &str, now: $crate::Timestamp) -> $crate::job::QueueStats;
                 next_due(queue: &str) -> Option<$crate::Timestamp>;

@@ -17,6 +17,7 @@ use crate::{
     AccountId, Change, CoupleId, DisplayName, EmailAddress, Error, ErrorKind, Locale, MediaId, Ports,
     Timestamp,
     account::AccountChange,
+    device::DeviceChange,
     idempotency::IdempotencyChange,
     job::{Job, JobChange, NewJob},
     media::{Media, MediaChange, RenderPictures, Space},
@@ -225,6 +226,12 @@ impl<'a> Event<'a> {
                 | UploadChange::Finish { .. }
                 | UploadChange::ExpireOf { .. }
                 | UploadChange::Remove { .. },
+            )
+            | Change::Device(
+                DeviceChange::Put { .. }
+                | DeviceChange::Remove { .. }
+                | DeviceChange::RemoveOf { .. }
+                | DeviceChange::Retire { .. },
             )
             | Change::Job(
                 JobChange::Enqueue(_)

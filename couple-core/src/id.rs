@@ -55,8 +55,6 @@ fn uuid_v7(now: Timestamp, entropy: &dyn Entropy) -> Uuid {
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)+) => {$(
         $(#[$doc])*
-        ///
-        /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
@@ -90,19 +88,39 @@ macro_rules! ids {
 
 ids! {
     /// Id of an account.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     AccountId;
     /// Id of a session: one device that is signed in.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     SessionId;
     /// Id of a mailed token. Its code and its link are equivalent.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     TokenId;
     /// Id of an invite to pair.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     InviteId;
     /// Id of a couple: two accounts from pairing until one of them leaves.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     CoupleId;
     /// Id of a picture.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     MediaId;
     /// Id of a resumable upload.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     UploadId;
+    /// Id of a device of an account, chosen by the installation of the app.
+    ///
+    /// Unique within the account.
+    DeviceId;
     /// Id of a background job.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
     JobId;
 }

@@ -51,6 +51,8 @@ pub mod rules {
     pub const UPLOAD_PER_ACCOUNT: Rule = rule("upload_per_account", 120, Duration::from_mins(10));
     /// Requests of one account that add bytes to resumable uploads: 10 per second.
     pub const APPEND_PER_ACCOUNT: Rule = rule("append_per_account", 600, Duration::from_mins(1));
+    /// Registrations and removals of devices of one account: five surfaces at each start of an app.
+    pub const DEVICE_PER_ACCOUNT: Rule = rule("device_per_account", 60, Duration::from_mins(10));
     /// Writes of one account: entries, reactions, signals and read positions.
     pub const WRITE_PER_ACCOUNT: Rule = rule("write_per_account", 300, Duration::from_mins(1));
 }

@@ -3,6 +3,7 @@
 use crate::{
     AccountId, CoupleId, Error, HostStatements, InviteId, JobId, MediaId, SessionId, TokenId, UploadId,
     account::{AccountChange, AccountReads},
+    device::{DeviceChange, DeviceReads},
     idempotency::{IdempotencyChange, IdempotencyReads},
     job::{ClaimedJob, JobChange, JobReads},
     live::Topic,
@@ -29,6 +30,8 @@ pub enum Change {
     Media(MediaChange),
     /// Change to resumable uploads.
     Upload(UploadChange),
+    /// Change to devices.
+    Device(DeviceChange),
     /// Change to the job queues.
     Job(JobChange),
     /// Change to the recorded outcomes of idempotency keys.
@@ -130,6 +133,12 @@ impl Change {
                 | UploadChange::ExpireOf { .. }
                 | UploadChange::Remove { .. },
             )
+            | Self::Device(
+                DeviceChange::Put { .. }
+                | DeviceChange::Remove { .. }
+                | DeviceChange::RemoveOf { .. }
+                | DeviceChange::Retire { .. },
+            )
             | Self::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
             | Self::Host(_) => Vec::new(),
         }
@@ -151,6 +160,7 @@ impl Change {
             | Self::Pairing(_)
             | Self::Media(_)
             | Self::Upload(_)
+            | Self::Device(_)
             | Self::Job(_)
             | Self::Idempotency(_)
             | Self::Host(_) => None,
@@ -171,6 +181,7 @@ from_area! {
     Timeline(TimelineChange),
     Media(MediaChange),
     Upload(UploadChange),
+    Device(DeviceChange),
     Job(JobChange),
     Idempotency(IdempotencyChange),
     Host(HostStatements),
@@ -322,6 +333,9 @@ pub enum Conflict {
     /// The resumable upload does not exist, or another request continued, finished or cancelled it.
     #[error("upload {0} changed")]
     UploadChanged(UploadId),
+    /// The account has reached its limit of devices.
+    #[error("account {0} has too many devices")]
+    TooManyDevices(AccountId),
     /// The worker no longer holds the claim of the job.
     #[error("claim of job {0} lost")]
     ClaimLost(JobId),
@@ -353,7 +367,7 @@ conflict_names! {
     AccountExists, AccountChanged(_), TokenExists(_), TokenChanged(_), SessionEnded(_), SessionExists(_), TallyFull, Paired(_),
     InviteCrossed, InviteClosed(_), TooManyInvites(_), InviteExists(_), CoupleChanged(_), CoupleEnded(_), CoupleLives(_),
     ClientIdUsed, EntryClosed(_), MediaExists, MediaChanged(_), AvatarChanged(_), QuotaExceeded, SpaceClosed(_),
-    SpaceNotEmpty(_), UploadChanged(_), ClaimLost(_), NoDeadJob(_), KeyUsed,
+    SpaceNotEmpty(_), UploadChanged(_), TooManyDevices(_), ClaimLost(_), NoDeadJob(_), KeyUsed,
 }
 
 /// Failure of a commit. Nothing was written, except possibly after [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut).
@@ -404,6 +418,7 @@ pub trait Store:
     + TimelineReads
     + MediaReads
     + UploadReads
+    + DeviceReads
     + JobReads
     + IdempotencyReads
     + Send

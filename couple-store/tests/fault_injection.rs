@@ -21,6 +21,7 @@ use couple_core::{
     Change, CommitError, Conflict, CoupleId, Entropy as _, Error, ErrorKind, IdempotencyChange, Keyring,
     OsEntropy, OutcomeRecord, Ports, Store, UuidV7,
     account::{Account, AccountChange, PurgeAccountsHandler, SeenToken, Tally, TallyId, Token, TokenKind},
+    device::DeviceChange,
     digest,
     events::Listeners,
     job::{JobChange, NewJob},
@@ -363,6 +364,7 @@ enum HeldRow {
     ExpiredTally,
     Space,
     Upload,
+    Device,
     Job,
     DedupeKey,
     DeadJob,
@@ -370,7 +372,7 @@ enum HeldRow {
 }
 
 impl HeldRow {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Couple,
         Self::Account,
         Self::Entry,
@@ -388,6 +390,7 @@ impl HeldRow {
         Self::ExpiredTally,
         Self::Space,
         Self::Upload,
+        Self::Device,
         Self::Job,
         Self::DedupeKey,
         Self::DeadJob,
@@ -684,6 +687,12 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
                 lock,
                 Box::new(move || claim.clone().into()),
             )
+        }
+        HeldRow::Device => {
+            let device = world.device(id);
+            let (lock, device_id) = (by_id("device", device.id.as_uuid()), device.id);
+            let remove = move || DeviceChange::Remove { account: id, id: device_id }.into();
+            (vec![DeviceChange::Put { device, most: 9 }.into()], lock, Box::new(remove))
         }
         HeldRow::Job | HeldRow::DeadJob => {
             let job = world.job(&name);

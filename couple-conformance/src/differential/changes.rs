@@ -5,9 +5,11 @@ use std::collections::HashSet;
 use couple_core::{
     Change, DisplayName, HostStatements, IdempotencyChange, Label, Locale, OutcomeRecord, TimeZoneName,
     account::{Account, AccountChange, PasswordHash, SeenToken, Session, Tally, Token, Tries},
+    device::{Device, DeviceChange},
     job::{JobChange, NewJob},
     media::{Crop, ExpectedMedia, Media, MediaChange, MediaState, Purpose, Rendition, Source, Space},
     pairing::{Block, Couple, Invite, InviteState, PairingChange},
+    push::Surface,
     timeline::{Body, NewEntry, TimelineChange},
     upload::{ResumableUpload, UploadChange, UploadPart},
 };
@@ -16,18 +18,20 @@ use uuid::Uuid;
 use super::{choices::Choices, names::*};
 
 /// Weights of the areas of changes, in the order of [`change`].
-pub(super) type Weights = [u32; 8];
+pub(super) type Weights = [u32; 9];
 
 /// Each sequence affects one area, so that its changes affect the same rows, or all areas.
-pub(super) const THEMES: [Weights; 8] = [
-    [1, 0, 0, 0, 0, 0, 0, 0],
-    [1, 6, 0, 0, 0, 0, 0, 0],
-    [0, 1, 8, 0, 0, 0, 0, 0],
-    [0, 1, 0, 24, 0, 0, 0, 0],
-    [0, 0, 0, 0, 1, 0, 0, 0],
-    [0, 0, 0, 0, 0, 1, 0, 0],
-    [0, 0, 0, 0, 0, 1, 6, 0],
-    [8, 8, 8, 8, 8, 8, 8, 1],
+pub(super) const THEMES: [Weights; 9] = [
+    [1, 0, 0, 0, 0, 0, 0, 0, 0],
+    [1, 6, 0, 0, 0, 0, 0, 0, 0],
+    [0, 1, 8, 0, 0, 0, 0, 0, 0],
+    [0, 1, 0, 24, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 1, 0, 0, 0, 0],
+    // Devices depend on sessions.
+    [3, 0, 0, 0, 0, 2, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0, 1, 0, 0],
+    [0, 0, 0, 0, 0, 0, 1, 6, 0],
+    [8, 8, 8, 8, 8, 8, 8, 8, 1],
 ];
 
 /// Makes a change of an area.
@@ -38,8 +42,9 @@ pub(super) fn change(choices: &mut Choices<'_>, weights: &Weights) -> Change {
         2 => timeline_change(choices).into(),
         3 => media_change(choices).into(),
         4 => upload_change(choices).into(),
-        5 => job_change(choices).into(),
-        6 => idempotency_change(choices).into(),
+        5 => device_change(choices).into(),
+        6 => job_change(choices).into(),
+        7 => idempotency_change(choices).into(),
         _ => Change::Host(HostStatements::new(())),
     }
 }
@@ -543,6 +548,39 @@ fn upload_change(choices: &mut Choices<'_>) -> UploadChange {
             let owner = account_id(choices.below(2));
             UploadChange::Remove { owner, id }
         }
+    }
+}
+
+/// Few devices and destinations, so that destinations are taken over; half of the devices name a session.
+fn device_change(choices: &mut Choices<'_>) -> DeviceChange {
+    let (owner, n) = (choices.below(ACCOUNTS), choices.below(FEW));
+    let (account, id) = (account_id(owner), device_id(n));
+    match choices.weighted(&[8, 1, 1, 2]) {
+        0 => {
+            // Session `n` belongs to the account `n % ACCOUNTS`; mostly one of the own account.
+            let session = choices.maybe(SESSIONS).map(|n| match choices.below(4) {
+                3 => n,
+                _ => n / ACCOUNTS * ACCOUNTS + owner,
+            });
+            let (to, full, most) = (choices.below(FEW), choices.flag(), 1 + choices.below(3));
+            DeviceChange::Put {
+                device: Device {
+                    account,
+                    id,
+                    session: session.map(session_id),
+                    destination: destination(to),
+                    surface: Surface::ALL[(to + n) as usize % Surface::ALL.len()],
+                    locale: full.then(|| Locale::from_stored("de")),
+                    time_zone: full.then(|| TimeZoneName::from_stored("Europe/Rome")),
+                    app_version: full.then(|| "1.2".to_owned()),
+                    registered_at: time(choices),
+                },
+                most,
+            }
+        }
+        1 => DeviceChange::Remove { account, id },
+        2 => DeviceChange::RemoveOf { account },
+        _ => DeviceChange::Retire { destination: destination(n).digest(), not_after: time(choices) },
     }
 }
 

@@ -3,6 +3,7 @@
 use couple_core::{
     Change, IdempotencyChange,
     account::{AccountChange, SeenToken},
+    device::DeviceChange,
     job::JobChange,
     media::{ExpectedMedia, MediaChange},
     pairing::PairingChange,
@@ -23,6 +24,7 @@ pub(super) fn change_in_words(change: &Change) -> String {
         Change::Timeline(change) => timeline(change),
         Change::Media(change) => media(change),
         Change::Upload(change) => upload(change),
+        Change::Device(change) => device(change),
         Change::Job(change) => job(change),
         Change::Idempotency(change) => match change {
             IdempotencyChange::Record(record) => format!("record the {}", row(record)),
@@ -285,6 +287,19 @@ fn upload(change: &UploadChange) -> String {
             format!("let all uploads of {} expire at {}", owner.words(), at.words())
         }
         UploadChange::Remove { owner, id } => format!("remove {}", of(owner, id)),
+    }
+}
+
+fn device(change: &DeviceChange) -> String {
+    match change {
+        DeviceChange::Put { device, most } => {
+            format!("register one of at most {most} devices: {}", row(device))
+        }
+        DeviceChange::Remove { account, id } => format!("remove {} of {}", id.words(), account.words()),
+        DeviceChange::RemoveOf { account } => format!("remove all devices of {}", account.words()),
+        DeviceChange::Retire { destination, not_after } => {
+            format!("retire {} unless registered after {}", destination.words(), not_after.words())
+        }
     }
 }
 

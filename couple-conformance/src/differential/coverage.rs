@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use couple_core::{
-    Change, IdempotencyChange, account::AccountChange, job::JobChange, media::MediaChange,
-    pairing::PairingChange, timeline::TimelineChange, upload::UploadChange,
+    Change, IdempotencyChange, account::AccountChange, device::DeviceChange, job::JobChange,
+    media::MediaChange, pairing::PairingChange, timeline::TimelineChange, upload::UploadChange,
 };
 #[cfg(test)]
 use couple_core::{ChangeResult, Conflict};
@@ -42,6 +42,7 @@ variants! {
     Timeline(TimelineChange): Append, Edit, Delete, React, MarkRead, Erase;
     Media(MediaChange): Insert, Finish, Reject, Use, Release, Delete, AddRendition, Touch, Forget, SetAvatar, Close;
     Upload(UploadChange): Insert, Claim, Append, TakeOver, Finish, ExpireOf, Remove;
+    Device(DeviceChange): Put, Remove, RemoveOf, Retire;
     Job(JobChange): Enqueue, Claim, ClaimAbandoned, Renew, Finish, Retry, Defer, Bury, Replay, PurgeDead;
     Idempotency(IdempotencyChange): Record, Purge;
 }

@@ -241,7 +241,7 @@ async fn case(
     is_over: &impl Fn() -> bool,
 ) -> Result<Counts, Violation> {
     let mut random = Random::new(seed);
-    let theme = THEMES[random.below(8) as usize];
+    let theme = THEMES[random.below(9) as usize];
     let store = store().await;
     let mut made = HashSet::new();
     let mut first = State::new();

@@ -3,12 +3,13 @@
 use std::{collections::HashMap, sync::OnceLock};
 
 use couple_core::{
-    AccountId, CoupleId, Digest, DisplayName, EmailAddress, EmailKey, InviteId, JobId, Label, Locale,
-    MediaId, SessionId, TimeZoneName, Timestamp, TokenId, UploadId,
+    AccountId, CoupleId, DeviceId, Digest, DisplayName, EmailAddress, EmailKey, InviteId, JobId, Label,
+    Locale, MediaId, Secret, SessionId, TimeZoneName, Timestamp, TokenId, UploadId,
     account::{PasswordHash, ProofForm, TallyId, TokenKind, Tries},
     digest,
     media::{Crop, Format, MediaState, Purpose, Source, Space},
     pairing::{InviteState, Side},
+    push::{Destination, Surface},
     timeline::{Body, Page},
     upload::UploadPart,
 };
@@ -23,7 +24,7 @@ pub(super) const INVITES: u32 = 16;
 pub(super) const JOBS: u32 = 12;
 pub(super) const PICTURES: u32 = 6;
 pub(super) const SESSIONS: u32 = 12;
-/// Number of tokens, tallies, uploads and idempotency keys.
+/// Number of tokens, tallies, uploads, devices, destinations and idempotency keys.
 pub(super) const FEW: u32 = 4;
 
 /// The last two belong to no person: they replace erased members.
@@ -67,6 +68,7 @@ ids! {
     job_id: JobId, 6, "job";
     media_id: MediaId, 7, "picture";
     upload_id: UploadId, 8, "upload";
+    device_id: DeviceId, 9, "device";
 }
 
 /// Words of an id of any kind.
@@ -80,6 +82,7 @@ pub(super) fn id_in_words(id: Uuid) -> String {
         6 => JobId::from_uuid(id).words(),
         7 => MediaId::from_uuid(id).words(),
         8 => UploadId::from_uuid(id).words(),
+        9 => DeviceId::from_uuid(id).words(),
         _ => id.to_string(),
     }
 }
@@ -219,6 +222,8 @@ words! {
     Page: |value| match value { Page::After(seq) => format!("after seq {seq}"), Page::Before(seq) => format!("before seq {seq}") };
     Crop: |value| format!("{} × {} at ({}, {})", value.width, value.height, value.x, value.y);
     Source: |value| format!("{} bytes of {:?} in the blob {:?}", value.bytes, value.media_type, value.blob);
+    Surface: |value| value.as_str().to_owned();
+    Destination: |value| destination_words(value);
     UploadPart: |value| format!("{} bytes in the blob {:?}", value.bytes, value.blob);
     couple_core::account::Tally: |value| format!("{} until {}", value.count, value.expires_at.words());
 }
@@ -245,11 +250,36 @@ pub(super) fn list(texts: impl Iterator<Item = String>) -> String {
     if texts.is_empty() { "none".to_owned() } else { texts.join(", ") }
 }
 
+/// Destination with number `n`. Those of odd numbers are of browsers.
+pub(super) fn destination(n: u32) -> Destination {
+    if n.is_multiple_of(2) {
+        return Destination::Fcm { token: Secret::new(format!("t{n}")), app: "app".to_owned() };
+    }
+    Destination::WebPush {
+        endpoint: Secret::new(format!("https://push.example.org/{n}")),
+        key: [4; 65],
+        auth: Secret::new([9; 16]),
+    }
+}
+
+fn destination_words(value: &Destination) -> String {
+    match value {
+        Destination::Apns { token, app, sandbox } => {
+            format!("APNs {} of {app:?}, sandbox {sandbox}", token.expose())
+        }
+        Destination::Fcm { token, app } => format!("FCM {} of {app:?}", token.expose()),
+        Destination::WebPush { endpoint, key, auth } => {
+            format!("Web Push {} with the key {key:?} and the secret {:?}", endpoint.expose(), auth.expose())
+        }
+    }
+}
+
 fn digest_words(value: &Digest) -> String {
     static NAMES: OnceLock<HashMap<Digest, String>> = OnceLock::new();
     let names = NAMES.get_or_init(|| {
         let all = DIGESTS.iter().flat_map(|kind| (0..32).map(move |n| (*kind, n)));
-        all.map(|(kind, n)| (digest_of(kind, n), format!("{kind} {}", n + 1))).collect()
+        let destinations = (0..FEW).map(|n| (destination(n).digest(), destination_words(&destination(n))));
+        all.map(|(kind, n)| (digest_of(kind, n), format!("{kind} {}", n + 1))).chain(destinations).collect()
     });
     names.get(value).cloned().unwrap_or_else(|| {
         let hex = value.as_bytes().iter().map(|byte| format!("{byte:02x}"));

@@ -107,12 +107,13 @@ pub(super) const OPTIONS: &[&str] = &[
 
 /// Makes a read, mostly of the areas that have changes.
 pub(super) fn read(choices: &mut Choices<'_>, areas: &Weights) -> Read {
-    const PORTS: [&str; 7] = [
+    const PORTS: [&str; 8] = [
         "AccountReads",
         "PairingReads",
         "TimelineReads",
         "MediaReads",
         "UploadReads",
+        "DeviceReads",
         "JobReads",
         "IdempotencyReads",
     ];
@@ -535,6 +536,14 @@ pub(super) fn read_of(method: Method, choices: &mut Choices<'_>) -> Read {
             let (now, limit) = (now(choices), limit(choices));
             read!(method, none(), [now, limit], "up to {limit} uploads that expired at {now}", |store| store
                 .expired_uploads(now, limit))
+        }
+        Method::device => {
+            let (account, id) = (account(choices), device_id(choices.below(FEW)));
+            read!(method, none(), [account, id], "{id} of {account}", |store| store.device(account, id))
+        }
+        Method::devices_of => {
+            let account = account(choices);
+            read!(method, none(), [account], "devices of {account}", |store| store.devices_of(account))
         }
         Method::queue_stats => {
             let (queue, now) = (choices.one_of(&QUEUES).to_owned(), now(choices));

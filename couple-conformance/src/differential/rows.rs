@@ -3,6 +3,7 @@
 use couple_core::{
     AccountId, Digest, MediaId, OutcomeRecord, Timestamp,
     account::{Account, Session, Tally, Token},
+    device::Device,
     job::{ClaimedJob, DeadJob, NewJob, QueueStats},
     media::{Media, Rendition, Space, SpaceUsage},
     pairing::{Block, Couple, Invite},
@@ -145,6 +146,9 @@ rows! {
     ResumableUpload {
         id, owner, couple, length, offset, parts, writer, metadata, concatenation, media, expires_at,
     } => id.words();
+    Device {
+        account, id, session, destination, surface, locale, time_zone, app_version, registered_at,
+    } => format!("{} of {}", id.words(), account.words());
     UnfinishedUploads { count, bytes } => "unfinished uploads".to_owned();
     NewJob {
         id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at,

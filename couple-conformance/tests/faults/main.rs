@@ -5,6 +5,7 @@
 
 mod account;
 mod adapter;
+mod device;
 mod idempotency;
 mod job;
 mod live;
@@ -34,6 +35,7 @@ mod sound {
 /// Sources that list the faults with their checks.
 const TESTS: &[&str] = &[
     include_str!("account.rs"),
+    include_str!("device.rs"),
     include_str!("idempotency.rs"),
     include_str!("job.rs"),
     include_str!("live.rs"),
@@ -59,6 +61,7 @@ fn every_planted_fault_is_expected() {
     let sources = [
         include_str!("adapter/account.rs"),
         include_str!("adapter/bus.rs"),
+        include_str!("adapter/device.rs"),
         include_str!("adapter/idempotency.rs"),
         include_str!("adapter/job.rs"),
         include_str!("adapter/limits.rs"),

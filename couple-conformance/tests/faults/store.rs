@@ -12,6 +12,7 @@ faults! { FaultyStore::new();
     "store-conflict-keeps-couples": store::s1_commit_is_atomic, "the couple of a commit that conflicted";
     "store-conflict-keeps-entries": store::s1_commit_is_atomic, "the entry of a commit that conflicted";
     "store-conflict-keeps-pictures": store::s1_commit_is_atomic, "the picture of a commit that conflicted";
+    "store-conflict-keeps-devices": store::s1_commit_is_atomic, "the device of a commit that conflicted";
     "store-conflict-keeps-uploads": store::s1_commit_is_atomic, "the upload of a commit that conflicted";
     "store-conflict-keeps-jobs": store::s1_commit_is_atomic, "the job of a commit that conflicted";
     "store-conflict-keeps-outcomes": store::s1_commit_is_atomic, "the outcome of a commit that conflicted";
@@ -50,6 +51,8 @@ faults! { FaultyStore::new();
 
 column_faults! { FaultyStore::new();
     "store-conflict-does-not-undo" ["-account-update" "-account-erase" "-account-insert-token" "-account-redeem-token" "-account-redeem-form" "-account-count-tries" "-account-end-tokens" "-account-end-tokens-of" "-account-count-tally" "-account-put-tally" "-account-purge-tallies" "-account-insert-session" "-account-touch-session" "-account-end-session" "-account-end-sessions" "-account-purge-tokens" "-account-purge-sessions" "-pairing-insert-invite" "-pairing-close-invite" "-pairing-withdraw-invites-of" "-pairing-describe" "-pairing-restore" "-pairing-end" "-pairing-block" "-pairing-unblock" "-pairing-forget" "-pairing-set-erasure" "-timeline-edit" "-timeline-delete" "-timeline-react" "-timeline-mark-read" "-timeline-erase"]: store::s1_commit_is_atomic, "a conflict does not undo";
+    "store-conflict-does-not-undo" ["-device-put"]: store::s1_commit_is_atomic, "the device of a commit that conflicted";
+    "store-conflict-does-not-undo" ["-device-remove" "-device-remove-of" "-device-retire"]: store::s1_commit_is_atomic, "after a conflict undid";
     "store-conflict-does-not-undo" ["-pairing-pair"]: store::s1_commit_is_atomic, "the couple of a commit that conflicted";
     "store-conflict-does-not-undo" ["-timeline-append"]: store::s1_commit_is_atomic, "the entry of a commit that conflicted";
     "timeline-client-id" ["-case-insensitive" "-compared-without-blanks" "-without-accents"]: store::s7_text_is_stored_exactly, "texts that differ in a byte are taken for the same one";

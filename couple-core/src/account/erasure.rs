@@ -3,7 +3,9 @@
 use std::{fmt, time::Duration};
 
 use super::{Account, AccountChange, AccountPolicy, PurgePlan, rules};
-use crate::{AccountId, Decision, Error, Ports, Timestamp, UnitOfWork, pairing::PairingChange};
+use crate::{
+    AccountId, Decision, Error, Ports, Timestamp, UnitOfWork, device::DeviceChange, pairing::PairingChange,
+};
 
 /// Service by which a host forgets persons, without a session of theirs.
 ///
@@ -30,7 +32,7 @@ impl Erasures {
 
     /// Requests the erasure of everything of a person after the grace period. Returns the end of that period.
     ///
-    /// Withdraws the person's invites, and no invite or couple of the person is created from now on. The sessions
+    /// Withdraws the person's invites and removes the person's devices, and no invite or couple of the person is created from now on. The sessions
     /// of an account end, and its next sign-in withdraws the request. A repeated request changes nothing and
     /// returns the time of the first one. An unknown person may have data, so the request is accepted.
     ///
@@ -51,6 +53,7 @@ impl Erasures {
                     Pending { account: None, .. } => vec![
                         PairingChange::WithdrawInvitesOf { inviter: person }.into(),
                         PairingChange::SetErasure { person, due: Some(due), before: None }.into(),
+                        DeviceChange::RemoveOf { account: person }.into(),
                     ],
                 };
                 Ok(Decision::commit(changes, due))

@@ -3,6 +3,7 @@
 use super::{Account, Session};
 use crate::{
     AccountId, Error, Ports,
+    device::Device,
     pairing::{Block, Couple, Invite},
 };
 
@@ -16,6 +17,8 @@ pub struct Export {
     pub account: Account,
     /// Sessions of the account, newest first, at most 200.
     pub sessions: Vec<Session>,
+    /// Devices of the account, in the order of their registration.
+    pub devices: Vec<Device>,
     /// All couples that the account has been in, in the order of their ids.
     pub couples: Vec<Couple>,
     /// Open invites that the account sent, including expired ones, newest first, at most 200.
@@ -45,6 +48,7 @@ impl Export {
         Ok(Some(Self {
             account,
             sessions: store.sessions_of(id).await?,
+            devices: store.devices_of(id).await?,
             couples,
             invites: store.invites_of(id).await?,
             blocks: store.blocks_of(id).await?,

@@ -20,7 +20,7 @@ pub enum AccountChange {
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)); no other account has its address key
     /// ([`AccountExists`](crate::Conflict::AccountExists)).
     Update(Account),
-    /// Removes an account that still has this version, with its tokens and sessions.
+    /// Removes an account that still has this version, with its tokens, sessions and devices.
     Erase {
         /// Id of the account.
         id: AccountId,
@@ -158,7 +158,9 @@ pub enum AccountChange {
         /// Time of the use.
         seen_at: Timestamp,
     },
-    /// Ends a session of an account, if it exists, and removes the tokens that the session requested.
+    /// Ends a session of an account, if it exists.
+    ///
+    /// Tokens that the session requested, and devices that it registered, are removed.
     EndSession {
         /// Account that owns the session.
         account: AccountId,
@@ -167,7 +169,7 @@ pub enum AccountChange {
     },
     /// Ends all sessions of an account except one.
     ///
-    /// Tokens that the ended sessions requested are removed.
+    /// Tokens that the ended sessions requested, and devices that they registered, are removed.
     EndSessions {
         /// Account that owns the sessions.
         account: AccountId,
@@ -183,7 +185,7 @@ pub enum AccountChange {
     },
     /// Removes up to `cap` sessions that expired before `before` or were last used before `idle`.
     ///
-    /// The commit returns their number.
+    /// Devices that they registered are removed. The commit returns the number of sessions.
     PurgeSessions {
         /// Sessions with an earlier expiry are removed.
         before: Timestamp,

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::{Account, AccountChange, AccountPolicy};
 use crate::{
     AccountId, Change, CommitError, CoupleId, Error, Ports, Timestamp,
+    device::DeviceChange,
     job::{Context, Handler, Job, JobError, Schedule},
     media::{self, MediaChange, Space},
     pairing::{Couple, PairingChange, Side},
@@ -322,7 +323,9 @@ impl PurgeAccountsHandler {
         let forget = PairingChange::Forget { account: id, cap: ROW_STEP };
         // The job that removes expired uploads also deletes their parts.
         let expire = UploadChange::ExpireOf { owner: id, at: now };
-        let changes = vec![end, close.into(), forget.into(), expire.into()];
+        // A user of a host has no session with which they end.
+        let devices = DeviceChange::RemoveOf { account: id };
+        let changes = vec![end, close.into(), forget.into(), expire.into(), devices.into()];
         let erased = self.commit_unless_conflict(changes).await?;
         Ok(if erased { PurgeOutcome::Purged } else { PurgeOutcome::Changed })
     }

@@ -8,7 +8,7 @@ use couple_core::{
     },
 };
 
-use super::{MAX, MemoryStore, NIL, table::Table};
+use super::{MAX, MemoryStore, NIL, device::DeviceTables, table::Table};
 
 #[derive(Default)]
 pub(super) struct AccountTables {
@@ -27,7 +27,15 @@ impl AccountTables {
         self.accounts.get(&id)
     }
 
-    pub(super) fn apply(&mut self, change: AccountChange) -> Result<ChangeResult, Conflict> {
+    pub(super) fn has_session(&self, account: AccountId, id: SessionId) -> bool {
+        self.sessions.has(&(account, id))
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        devices: &mut DeviceTables,
+        change: AccountChange,
+    ) -> Result<ChangeResult, Conflict> {
         match change {
             AccountChange::Insert(account) => {
                 if self.accounts.has(&account.id) || self.by_email.has(account.email.key()) {
@@ -50,6 +58,7 @@ impl AccountTables {
                 self.by_email.remove(account.email.key());
                 self.accounts.remove(&id);
                 self.end_sessions(id, None);
+                devices.remove_of(id, |_| true);
                 for token in self.tokens.purge(u32::MAX, |token| token.account == Some(id), |_| ()) {
                     self.unindex(&token);
                 }
@@ -140,10 +149,12 @@ impl AccountTables {
             AccountChange::EndSession { account, id } => {
                 self.end_session(account, id);
                 self.remove_tokens(account, |session| session == id);
+                devices.end_sessions(account, |session| session == id);
             }
             AccountChange::EndSessions { account, except } => {
                 self.end_sessions(account, except);
                 self.remove_tokens(account, |session| Some(session) != except);
+                devices.end_sessions(account, |session| Some(session) != except);
             }
             AccountChange::PurgeTokens { before, cap } => {
                 let purged =
@@ -167,6 +178,7 @@ impl AccountTables {
                 ));
                 for session in &purged {
                     self.by_bearer.remove(&session.token);
+                    devices.end_sessions(session.account, |id| id == session.id);
                 }
                 return Ok(ChangeResult::RowsAffected(purged.len() as u64));
             }

@@ -2,6 +2,7 @@
 
 mod account;
 mod bus;
+mod device;
 mod idempotency;
 mod job;
 mod limits;
@@ -33,6 +34,7 @@ struct State {
     timeline: timeline::TimelineTables,
     media: media::MediaTables,
     upload: upload::UploadTables,
+    device: device::DeviceTables,
     job: job::JobTables,
     idempotency: idempotency::IdempotencyTables,
 }
@@ -64,11 +66,14 @@ impl MemoryStore {
 impl State {
     fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
         let result = match change {
-            Change::Account(change) => self.account.apply(change),
+            Change::Account(change) => self.account.apply(&mut self.device, change),
             Change::Pairing(change) => self.pairing.apply(&self.account, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
             Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
             Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
+            Change::Device(change) => {
+                self.device.apply(&self.account, change).map(|()| ChangeResult::Applied)
+            }
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
             Change::Host(_) => {
@@ -87,6 +92,7 @@ impl State {
         self.timeline.end(keep);
         self.media.end(keep);
         self.upload.end(keep);
+        self.device.end(keep);
         self.job.end(keep);
         self.idempotency.end(keep);
     }

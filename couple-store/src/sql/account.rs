@@ -14,6 +14,8 @@ use uuid::Uuid;
 use super::{
     Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{Applied, ApplyError, require_one_row},
+    device::{self, SESSIONS_PER_STATEMENT},
+    dialect::ReadColumn,
     tally,
 };
 
@@ -102,12 +104,11 @@ statements! {
     TOUCH = "UPDATE couple_session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
     END_SESSION = "DELETE FROM couple_session WHERE account_id = $1 AND id = $2";
     END_SESSIONS = "DELETE FROM couple_session WHERE account_id = $1 AND id <> $2";
-    PURGE_EXPIRED = "DELETE FROM couple_session WHERE (account_id, id) IN (SELECT account_id, id FROM couple_session \
-     WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2)"
-        => mysql: "DELETE FROM couple_session WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2";
-    PURGE_IDLE = "DELETE FROM couple_session WHERE (account_id, id) IN (SELECT account_id, id FROM couple_session \
-     WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2)"
-        => mysql: "DELETE FROM couple_session WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2";
+    EXPIRED = "SELECT account_id, id FROM couple_session WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2 FOR UPDATE"
+        => sqlite: "SELECT account_id, id FROM couple_session WHERE expires_at < $1 ORDER BY expires_at, account_id, id LIMIT $2";
+    IDLE = "SELECT account_id, id FROM couple_session WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2 FOR UPDATE"
+        => sqlite: "SELECT account_id, id FROM couple_session WHERE seen_at < $1 ORDER BY seen_at, account_id, id LIMIT $2";
+    END_LISTED = "DELETE FROM couple_session WHERE ", one_of_sessions!("id");
 }
 
 pub(super) async fn apply<D: Dialect>(
@@ -128,6 +129,7 @@ pub(super) async fn apply<D: Dialect>(
                 Statement::<D>::new(ERASE).bind(id.as_uuid()).bind(*version).execute(connection).await?;
             require_one_row(erased, Conflict::AccountChanged(*id))?;
             end_sessions::<D>(connection, *id, None).await?;
+            device::remove_of::<D>(connection, *id).await?;
             Statement::<D>::new(ERASE_TOKENS).bind(id.as_uuid()).execute(connection).await?;
         }
         AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await?,
@@ -217,9 +219,10 @@ pub(super) async fn apply<D: Dialect>(
                 .bind(id.as_uuid())
                 .execute(connection)
                 .await?;
-            // After the session's row: a commit that adds a token of the session locks that row first.
+            // After the session's row: a commit that adds a token or a device of the session locks that row first.
             let statement = Statement::<D>::new(REMOVE_TOKENS).bind(account.as_uuid()).bind(id.as_uuid());
             statement.execute(connection).await?;
+            device::end_session::<D>(connection, *account, *id).await?;
         }
         AccountChange::EndSessions { account, except } => {
             end_sessions::<D>(connection, *account, *except).await?;
@@ -230,9 +233,10 @@ pub(super) async fn apply<D: Dialect>(
         }
         AccountChange::PurgeSessions { before, idle, cap } => {
             let mut purged = 0;
-            for (sql, earlier) in [(PURGE_EXPIRED, before), (PURGE_IDLE, idle)] {
+            for (sql, earlier) in [(EXPIRED, before), (IDLE, idle)] {
                 let left = i64::from(*cap) - i64::try_from(purged).unwrap_or(0);
-                purged += Statement::<D>::new(sql).time(*earlier).bind(left).execute(connection).await?;
+                let found = Statement::<D>::new(sql).time(*earlier).bind(left).rows(connection).await?;
+                purged += purge_sessions::<D>(connection, &found).await?;
             }
             return Ok(ChangeResult::RowsAffected(purged));
         }
@@ -247,8 +251,7 @@ async fn unchanged<D: Dialect>(
     version: i64,
 ) -> Applied {
     let stored = Statement::<D>::new(VERSION).bind(id.as_uuid()).rows(connection).await?;
-    let stored =
-        stored.first().map(|row| <D as super::dialect::ReadColumn<i64>>::read(row, 0)).transpose()?;
+    let stored = stored.first().map(|row| <D as ReadColumn<i64>>::read(row, 0)).transpose()?;
     if stored == Some(version) { Ok(()) } else { Err(Conflict::AccountChanged(id).into()) }
 }
 
@@ -256,8 +259,7 @@ async fn update<D: Dialect>(connection: &mut TableConnection<'_, D>, account: &A
     let changed = Conflict::AccountChanged(account.id);
     unchanged::<D>(connection, account.id, account.version).await?;
     let owner = Statement::<D>::new(EMAIL_OWNER).bind(account.email.key().as_str()).rows(connection).await?;
-    let owner =
-        owner.first().map(|row| <D as super::dialect::ReadColumn<uuid::Uuid>>::read(row, 0)).transpose()?;
+    let owner = owner.first().map(|row| <D as ReadColumn<Uuid>>::read(row, 0)).transpose()?;
     if owner.is_some_and(|owner| owner != account.id.as_uuid()) {
         return Err(Conflict::AccountExists.into());
     }
@@ -280,10 +282,44 @@ fn fields<D: Dialect>(statement: Statement<D>, account: &Account) -> Statement<D
         .opt_time(account.deletion_due)
 }
 
+/// Requires that a session exists, and locks its row: the session does not end before this transaction.
+pub(super) async fn require_session<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    account: AccountId,
+    session: SessionId,
+) -> Applied {
+    let held = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
+    require_one_row(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))
+}
+
+/// Removes sessions whose rows are locked, and the devices that they registered. Returns the number of sessions.
+///
+/// Removes them by their keys: a second search by time could find other sessions.
+async fn purge_sessions<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    found: &[D::Row],
+) -> Result<u64, ApplyError> {
+    let key = |row: &D::Row| -> sqlx::Result<(Uuid, Uuid)> {
+        Ok((<D as ReadColumn<Uuid>>::read(row, 0)?, <D as ReadColumn<Uuid>>::read(row, 1)?))
+    };
+    let keys = found.iter().map(key).collect::<sqlx::Result<Vec<_>>>()?;
+    let mut purged = 0;
+    for chunk in keys.chunks(SESSIONS_PER_STATEMENT) {
+        // Fill the last statement with its first session: one statement text is prepared for every number.
+        let missing = SESSIONS_PER_STATEMENT - chunk.len();
+        let bound = |statement: Statement<D>| {
+            let all = chunk.iter().chain(std::iter::repeat_n(&chunk[0], missing));
+            all.fold(statement, |statement, (account, id)| statement.bind(*account).bind(*id))
+        };
+        purged += bound(Statement::<D>::new(END_LISTED)).execute(connection).await?;
+        device::end_listed::<D>(connection, bound).await?;
+    }
+    Ok(purged)
+}
+
 async fn insert_token<D: Dialect>(connection: &mut TableConnection<'_, D>, token: &Token) -> Applied {
     if let (Some(account), Some(session)) = (token.account, token.session) {
-        let held = Statement::<D>::new(HOLD_SESSION).bind(account.as_uuid()).bind(session.as_uuid());
-        require_one_row(held.rows(connection).await?.len() as u64, Conflict::SessionEnded(session))?;
+        require_session::<D>(connection, account, session).await?;
     }
     let statement = Statement::<D>::new(INSERT_TOKEN)
         .bind(token.id.as_uuid())
@@ -318,7 +354,7 @@ async fn end_sessions<D: Dialect>(
     for sql in [END_SESSIONS, REMOVE_OTHER_TOKENS] {
         Statement::<D>::new(sql).bind(account.as_uuid()).bind(except).execute(connection).await?;
     }
-    Ok(())
+    device::end_sessions::<D>(connection, account, except).await
 }
 
 fn email<D: Dialect>(row: &mut Row<'_, D>) -> Result<EmailAddress, Error> {

@@ -3,8 +3,8 @@
 use couple_core::{Change, ChangeResult};
 
 use super::{
-    Dialect, TableConnection, account, apply_error::ApplyError, host_statements, idempotency, job, media,
-    pairing, timeline, upload,
+    Dialect, TableConnection, account, apply_error::ApplyError, device, host_statements, idempotency, job,
+    media, pairing, timeline, upload,
 };
 
 /// Applies one change.
@@ -22,6 +22,9 @@ pub(super) async fn apply<D: Dialect>(
         Change::Media(change) => media::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied),
         Change::Upload(change) => {
             upload::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied)
+        }
+        Change::Device(change) => {
+            device::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied)
         }
         Change::Job(change) => job::apply::<D>(connection, change).await,
         Change::Idempotency(change) => idempotency::apply::<D>(connection, change).await,

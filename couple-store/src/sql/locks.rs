@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use couple_core::{
     AccountId, Change, CoupleId, EmailKey, IdempotencyChange, SessionId,
     account::{AccountChange, TallyId},
+    device::DeviceChange,
     digest,
     job::JobChange,
     media::{MediaChange, Space},
@@ -29,7 +30,7 @@ pub(super) enum Lock {
     Row(Table, Key),
     /// Tokens of one address, by the digest of its key, and the account with this address.
     Address(Key),
-    /// Sessions and tokens of one account.
+    /// Sessions and tokens of one account, and the devices that the sessions registered.
     OfAccount(Uuid),
     /// Invites of one account.
     InvitesOf(Uuid),
@@ -41,6 +42,10 @@ pub(super) enum Lock {
     BlocksOf(Uuid),
     /// Resumable uploads of one account.
     UploadsOf(Uuid),
+    /// Devices of one account.
+    DevicesOf(Uuid),
+    /// The device that has a destination, by its digest.
+    Destination(Key),
     /// The live job with a dedupe key, by the digest of the key.
     Dedupe(Key),
     /// A dead job.
@@ -224,6 +229,12 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | UploadChange::ExpireOf { .. }
             | UploadChange::Remove { .. },
         )
+        | Change::Device(
+            DeviceChange::Put { .. }
+            | DeviceChange::Remove { .. }
+            | DeviceChange::RemoveOf { .. }
+            | DeviceChange::Retire { .. },
+        )
         | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
         | Change::Host(_) => None,
     }
@@ -272,6 +283,20 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
             | UploadChange::Finish { owner, .. }
             | UploadChange::ExpireOf { owner, .. }
             | UploadChange::Remove { owner, .. } => locks.push(Lock::UploadsOf(owner.as_uuid())),
+        },
+        Change::Device(change) => match change {
+            DeviceChange::Put { device, .. } => {
+                let owner = device.account;
+                locks.extend([member(owner), Lock::DevicesOf(owner.as_uuid())]);
+                locks.extend(device.session.map(|id| session(owner, id)));
+                locks.push(Lock::Destination(*device.destination_digest().as_bytes()));
+            }
+            DeviceChange::Remove { account, .. } | DeviceChange::RemoveOf { account } => {
+                locks.push(Lock::DevicesOf(account.as_uuid()));
+            }
+            DeviceChange::Retire { destination, .. } => {
+                locks.push(Lock::Destination(*destination.as_bytes()));
+            }
         },
         Change::Job(change) => match change {
             JobChange::Enqueue(job) => {

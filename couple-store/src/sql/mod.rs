@@ -11,6 +11,62 @@
 #[macro_use]
 mod dialect_text;
 
+/// SQL condition: the row belongs to one of 16 sessions, whose id is in a column.
+macro_rules! one_of_sessions {
+    ($column:literal) => {
+        concat!(
+            "(account_id = $1 AND ",
+            $column,
+            " = $2)",
+            " OR (account_id = $3 AND ",
+            $column,
+            " = $4)",
+            " OR (account_id = $5 AND ",
+            $column,
+            " = $6)",
+            " OR (account_id = $7 AND ",
+            $column,
+            " = $8)",
+            " OR (account_id = $9 AND ",
+            $column,
+            " = $10)",
+            " OR (account_id = $11 AND ",
+            $column,
+            " = $12)",
+            " OR (account_id = $13 AND ",
+            $column,
+            " = $14)",
+            " OR (account_id = $15 AND ",
+            $column,
+            " = $16)",
+            " OR (account_id = $17 AND ",
+            $column,
+            " = $18)",
+            " OR (account_id = $19 AND ",
+            $column,
+            " = $20)",
+            " OR (account_id = $21 AND ",
+            $column,
+            " = $22)",
+            " OR (account_id = $23 AND ",
+            $column,
+            " = $24)",
+            " OR (account_id = $25 AND ",
+            $column,
+            " = $26)",
+            " OR (account_id = $27 AND ",
+            $column,
+            " = $28)",
+            " OR (account_id = $29 AND ",
+            $column,
+            " = $30)",
+            " OR (account_id = $31 AND ",
+            $column,
+            " = $32)",
+        )
+    };
+}
+
 mod account;
 mod apply;
 mod apply_error;
@@ -18,6 +74,7 @@ mod blocked;
 #[cfg(feature = "postgres")]
 mod bus;
 mod commit_request;
+mod device;
 mod dialect;
 mod error;
 mod host_statements;
@@ -142,6 +199,7 @@ pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
         timeline::ALL,
         media::ALL,
         upload::ALL,
+        device::ALL,
         job::ALL,
         idempotency::ALL,
     ]

@@ -24,11 +24,10 @@ pub type MySqlStore = SqlStore<MySql>;
 /// Settings of a store in MySQL or MariaDB.
 pub type MySqlOptions = ServerOptions<MySql>;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../../migrations/mysql/0001_initial.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "initial", sql: include_str!("../../migrations/mysql/0001_initial.sql") },
+    Migration { version: 2, name: "devices", sql: include_str!("../../migrations/mysql/0002_devices.sql") },
+];
 
 /// SQL string literal of a name, in which a backslash would begin an escape sequence.
 fn name_literal(name: &str) -> String {

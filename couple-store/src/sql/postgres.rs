@@ -21,11 +21,18 @@ pub type PostgresStore = SqlStore<Postgres>;
 /// Settings of a store in PostgreSQL.
 pub type PostgresOptions = ServerOptions<Postgres>;
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../../migrations/postgres/0001_initial.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "initial",
+        sql: include_str!("../../migrations/postgres/0001_initial.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "devices",
+        sql: include_str!("../../migrations/postgres/0002_devices.sql"),
+    },
+];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html
 impl Dialect for Postgres {

@@ -18,11 +18,10 @@ use super::{
 /// Store in one SQLite file. A commit is durable before it returns (`synchronous=FULL`).
 pub type SqliteStore = SqlStore<Sqlite>;
 
-pub(super) const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "initial",
-    sql: include_str!("../../migrations/sqlite/0001_initial.sql"),
-}];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, name: "initial", sql: include_str!("../../migrations/sqlite/0001_initial.sql") },
+    Migration { version: 2, name: "devices", sql: include_str!("../../migrations/sqlite/0002_devices.sql") },
+];
 
 /// Virtual machine operations of a statement between two checks of its time limit: about 0.1 ms.
 const OPERATIONS_PER_CHECK: i32 = 10_000;

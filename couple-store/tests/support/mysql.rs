@@ -51,6 +51,10 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
             "couple_resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', seq, '', NULL, IF(seq % 100, {other}, NULL), seq"
         ),
         format!(
+            "couple_device SELECT {pair}, {one}, {other}, {}, 1, 'token', 'app', NULL, NULL, NULL, 0, NULL, NULL, NULL, seq",
+            digest("seq")
+        ),
+        format!(
             "couple_job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"
         ),
         format!("couple_dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, seq, seq, 5, seq, 5, 'no', seq"),
@@ -98,8 +102,8 @@ pub(crate) async fn explain(connection: &mut MySqlConnection, sql: &str) -> Vec<
         let column = compared.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("");
         filled.push_str(match column {
             "id" | "account_id" | "couple_id" | "space_id" | "media_id" | "owner" | "avatar" | "inviter"
-            | "blocker" | "blocked" | "IN" | "" => "x'00000000000000000000000000000007'",
-            "link" | "code" | "token" | "pair_key" | "scope" | "identity" => {
+            | "blocker" | "blocked" | "session_id" | "IN" | "" => "x'00000000000000000000000000000007'",
+            "link" | "code" | "token" | "pair_key" | "scope" | "identity" | "destination" => {
                 "x'7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451'"
             }
             "email_key" | "target_key" | "blocker_email" | "client_id" | "queue" | "kind" | "name" => "'p7'",

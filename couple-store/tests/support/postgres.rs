@@ -46,6 +46,10 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
         format!(
             "couple_resumable_upload SELECT {one}, {pair}, NULL, 9, 9, '', n, '', NULL, CASE WHEN n % 100 > 0 THEN {other} END, n"
         ),
+        format!(
+            "couple_device SELECT {pair}, {one}, {other}, {}, 1, 'token', 'app', NULL, NULL, NULL, 0, NULL, NULL, NULL, n",
+            digest("n")
+        ),
         format!("couple_job SELECT {one}, 'mail', 'mail', '{{}}', 'k' || n, n, n, 5, n, 0, NULL"),
         format!("couple_dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, n, n, 5, n, 5, 'no', n"),
         format!("couple_outcome SELECT {}, {}, '{{}}', n, n", digest("n"), digest("n")),

@@ -12,7 +12,7 @@ use couple_core::{
     },
 };
 
-use super::{FaultyStore, MAX, NIL, column::column, system_time, table::Table};
+use super::{FaultyStore, MAX, NIL, column::column, device::DeviceTables, system_time, table::Table};
 use crate::{plant::planted_kind, planted};
 
 #[derive(Default)]
@@ -35,7 +35,19 @@ impl AccountTables {
         self.accounts.get(&id)
     }
 
-    pub(super) fn apply(&mut self, change: AccountChange) -> Result<ChangeResult, Conflict> {
+    pub(super) fn has_session(&self, account: AccountId, id: SessionId) -> bool {
+        self.sessions.has(&(account, id))
+    }
+
+    pub(super) fn has_session_of_any(&self, id: SessionId) -> bool {
+        self.sessions.values().any(|session| session.id == id)
+    }
+
+    pub(super) fn apply(
+        &mut self,
+        devices: &mut DeviceTables,
+        change: AccountChange,
+    ) -> Result<ChangeResult, Conflict> {
         match change {
             AccountChange::Insert(account) => {
                 if self.accounts.has(&account.id) && !planted("account-insert-replaces-the-same-id") {
@@ -49,7 +61,13 @@ impl AccountTables {
                 self.put_account(account);
             }
             AccountChange::Update(account) => self.update(account)?,
-            AccountChange::Erase { id, version } => self.erase(id, version)?,
+            AccountChange::Erase { id, version } => {
+                self.erase(id, version)?;
+                let without = planted("erase-keeps-devices-without-a-session");
+                if !planted("erase-keeps-devices") {
+                    devices.remove_of(id, |device| device.session.is_some() || !without);
+                }
+            }
             AccountChange::InsertToken(token) => self.insert_token(token)?,
             AccountChange::RedeemToken { id, seen, at } => {
                 let token = match self.as_seen("redeem", id, seen) {
@@ -248,6 +266,9 @@ impl AccountTables {
                 }
             }
             AccountChange::EndSession { account, id } => {
+                if !planted("end-session-keeps-its-devices") {
+                    devices.end_sessions(account, |session| session == id);
+                }
                 let of = self.sessions.values().find(|one| one.id == id).map(|one| one.account);
                 match of {
                     Some(of) if planted("end-session-ignores-the-account") => self.end_session(of, id),
@@ -262,6 +283,10 @@ impl AccountTables {
                 }
             }
             AccountChange::EndSessions { account, except } => {
+                if !planted("end-sessions-keeps-devices") {
+                    let all = planted("end-sessions-removes-devices-of-the-excepted");
+                    devices.end_sessions(account, |session| all || Some(session) != except);
+                }
                 let except = if planted("end-sessions-ends-the-excepted-one") { None } else { except };
                 if planted("end-sessions-of-every-account") {
                     let all: Vec<_> = self.sessions.values().map(|one| (one.account, one.id)).collect();
@@ -319,6 +344,7 @@ impl AccountTables {
                 );
                 let left = most.saturating_sub(u32::try_from(purged.len()).unwrap_or(cap));
                 let left = if planted("purge-sessions-caps-each-kind") { cap } else { left };
+                let expired = purged.len();
                 if !planted("purge-sessions-keeps-unused-ones") {
                     purged.extend(self.sessions.purge(
                         left,
@@ -330,6 +356,15 @@ impl AccountTables {
                     for session in &purged {
                         self.by_bearer.remove(&session.token);
                     }
+                }
+                let most = match () {
+                    () if planted("purge-sessions-keeps-devices") => 0,
+                    () if planted("purge-sessions-keeps-devices-of-unused-ones") => expired,
+                    () if planted("purge-sessions-removes-16-devices") => 16,
+                    () => usize::MAX,
+                };
+                for session in purged.iter().take(most) {
+                    devices.end_sessions(session.account, |id| id == session.id);
                 }
                 return Ok(rows("purge-sessions", purged.len()));
             }

@@ -5,6 +5,7 @@
 mod account;
 mod bus;
 mod column;
+mod device;
 mod idempotency;
 mod job;
 mod limits;
@@ -58,6 +59,7 @@ struct State {
     timeline: timeline::TimelineTables,
     media: media::MediaTables,
     upload: upload::UploadTables,
+    device: device::DeviceTables,
     job: job::JobTables,
     idempotency: idempotency::IdempotencyTables,
 }
@@ -229,11 +231,14 @@ fn is_not_undone(change: &Change) -> bool {
 impl State {
     fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
         let result = match change {
-            Change::Account(change) => self.account.apply(change),
+            Change::Account(change) => self.account.apply(&mut self.device, change),
             Change::Pairing(change) => self.pairing.apply(&self.account, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
             Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
             Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
+            Change::Device(change) => {
+                self.device.apply(&self.account, change).map(|()| ChangeResult::Applied)
+            }
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
             Change::Host(_) if planted("store-host-statements-are-ignored") => Ok(ChangeResult::Applied),
@@ -259,6 +264,7 @@ impl State {
         self.timeline.end(keep || planted("store-conflict-keeps-entries"));
         self.media.end(keep || planted("store-conflict-keeps-pictures"));
         self.upload.end(keep || planted("store-conflict-keeps-uploads"));
+        self.device.end(keep || planted("store-conflict-keeps-devices"));
         self.job.end(keep || planted("store-conflict-keeps-jobs"));
         self.idempotency.end(keep || planted("store-conflict-keeps-outcomes"));
     }
