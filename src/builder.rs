@@ -13,6 +13,7 @@ use couple_core::{
     Clock, CommitError, Entropy, Error, ErrorKind, IdGenerator, Keyring, OsEntropy, Ports, Store,
     SystemClock, UuidV7,
     account::{self, HashCost, PasswordHasher},
+    device::{self, Devices},
     events::Listeners,
     job::{Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
     limits::RateLimiter,
@@ -53,6 +54,7 @@ impl std::fmt::Debug for Backend {
 struct Parts {
     users: Users,
     pairings: Pairings,
+    devices: Devices,
     timeline: Timeline,
     gallery: Gallery,
     live: Live,
@@ -77,6 +79,11 @@ impl Backend {
     #[must_use]
     pub fn pairings(&self) -> &Pairings {
         &self.0.pairings
+    }
+    /// Service for devices that receive push messages.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.0.devices
     }
     /// Service that appends, reads, edits and deletes entries and sets reactions.
     #[must_use]
@@ -170,6 +177,7 @@ pub struct BackendBuilder {
     users: HostUsers,
     accounts: account::AccountPolicy,
     pairing: pairing::PairingPolicy,
+    devices: device::DevicePolicy,
     pictures: media::MediaPolicy,
     gallery: GalleryOptions,
     live: LiveOptions,
@@ -212,6 +220,7 @@ impl Default for BackendBuilder {
             users: HostUsers::default(),
             accounts: account::AccountPolicy::default(),
             pairing: pairing::PairingPolicy::default(),
+            devices: device::DevicePolicy::default(),
             pictures: media::MediaPolicy::default(),
             gallery: GalleryOptions::default(),
             live: LiveOptions::default(),
@@ -347,6 +356,8 @@ impl BackendBuilder {
         accounts: account::AccountPolicy;
         /// Sets the lifetime and the maximum number of invites.
         pairing: pairing::PairingPolicy;
+        /// Sets the maximum number of devices of a person.
+        devices: device::DevicePolicy;
         /// Sets quotas of pictures.
         pictures: media::MediaPolicy;
         /// Sets renditions of pictures, and limits of decoding.
@@ -489,6 +500,7 @@ impl BackendBuilder {
         schedules.extend(self.schedules);
         let backend = Backend(Arc::new(Parts {
             pairings: Pairings::new(ports.clone(), users.directory.clone(), self.pairing),
+            devices: Devices::new(ports.clone(), self.devices),
             timeline: Timeline::new(ports.clone())
                 .with_kinds(EntryKinds::new(self.entry_kinds, self.strict_entry_kinds)?),
             gallery,

@@ -15,7 +15,7 @@ pub use couple_core::{
     OsEntropy, Principal, RequestContext, Secret, Store, SystemClock, Timestamp, UuidV7,
 };
 #[doc(inline)]
-pub use couple_core::{account, events, job, limits, mail, media, pairing, timeline};
+pub use couple_core::{account, device, events, job, limits, mail, media, pairing, push, timeline};
 #[doc(inline)]
 pub use couple_media::{blobs, gallery, picture};
 #[doc(inline)]

@@ -18,7 +18,7 @@ use super::{
 };
 
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(devices)).routes(routes!(register, remove))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(register, remove))
 }
 
 /// Push service of a device.
@@ -192,12 +192,12 @@ fn device_id(id: &str) -> Result<DeviceId, Problem> {
 /// List the caller's devices, without their tokens.
 #[utoipa::path(get, path = "/v1/devices", tag = "devices", security(("session" = [])),
     responses((status = 200, description = "In the order of registration, the earliest first", body = DevicesOut)))]
-async fn devices(State(app): State<App>, caller: Caller) -> ApiResult<Json<DevicesOut>> {
+async fn list(State(app): State<App>, caller: Caller) -> ApiResult<Json<DevicesOut>> {
     let devices = app.backend.devices().list(caller.id()).await?;
     Ok(Json(DevicesOut { devices: devices.into_iter().map(DeviceOut::from).collect() }))
 }
 
-/// Register a device for push messages, or replace it. Repeat it at each start of the app.
+/// Create or replace a device for push messages. Repeat it at each start of the app.
 ///
 /// The id is a UUID that the installation chooses once for each surface and keeps. A token belongs to one person at a time: the last
 /// registration wins. The device ends with the session that registered it. At most {{devices}} devices a person.

@@ -21,6 +21,7 @@ use super::{
     ApiResult, App, Problem,
     account::{AccountOut, SessionOut},
     caller::AuthSession,
+    device::DeviceOut,
     time,
     timeline::EntryOut,
 };
@@ -41,6 +42,7 @@ async fn export(State(app): State<App>, signed: AuthSession) -> ApiResult<Respon
     let head = serde_json::json!({
         "account": AccountOut::from(export.account),
         "sessions": export.sessions.into_iter().map(|s| SessionOut::new(s, signed.session.id)).collect::<Vec<_>>(),
+        "devices": export.devices.into_iter().map(DeviceOut::from).collect::<Vec<_>>(),
         "invites": export.invites.iter().map(|invite| serde_json::json!({
             "id": invite.id.to_string(),
             "email": invite.target.as_ref().map(ToString::to_string),

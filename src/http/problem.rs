@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use couple_core::{
-    Error, ErrorKind, Failure, Invalid, account::AccountError, media::MediaError, pairing::PairingError,
-    timeline::TimelineError,
+    Error, ErrorKind, Failure, Invalid, account::AccountError, device::DeviceError, media::MediaError,
+    pairing::PairingError, timeline::TimelineError,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -45,6 +45,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("already_paired", 409, "You are already in a couple"),
     ("own_invite", 409, "This is your own invite"),
     ("too_many_invites", 409, "Too many pending invites"),
+    ("too_many_devices", 409, "Too many devices: remove one first"),
     ("quota_exceeded", 409, "The quota of pictures is used up"),
     ("media_rejected", 409, "The picture was rejected"),
     ("media_wrong_purpose", 409, "The picture was uploaded for another purpose"),
@@ -283,6 +284,7 @@ macro_rules! from_area_errors {
 }
 from_area_errors! {
     AccountError {}
+    DeviceError {}
     MediaError {}
     PairingError {}
     TimelineError {
@@ -308,6 +310,7 @@ mod tests {
     #[test]
     fn every_refusal_has_its_code() {
         use AccountError as A;
+        use DeviceError as D;
         use MediaError as M;
         use PairingError as P;
         use TimelineError as T;
@@ -320,6 +323,9 @@ mod tests {
             A::SessionNotFound.code(),
             A::RateLimited(wait).code(),
             A::KeyReused.code(),
+            D::TooManyDevices(20).code(),
+            D::Unauthenticated.code(),
+            D::RateLimited(wait).code(),
             M::MediaNotFound.code(),
             M::MediaRejected.code(),
             M::WrongPurpose.code(),

@@ -26,7 +26,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, App, account, capabilities, contract, export, guard, live, media, operations, page, pairing,
+    Api, App, account, capabilities, contract, device, export, guard, live, media, operations, page, pairing,
     rendition, timeline, tus,
 };
 #[cfg(feature = "socketio")]
@@ -96,6 +96,12 @@ pub fn media(api: &Api) -> RoutePart {
     part(&api.0, Area::Media)
 }
 
+/// Devices for push messages.
+#[must_use]
+pub fn devices(api: &Api) -> RoutePart {
+    part(&api.0, Area::Devices)
+}
+
 /// Live delivery by WebSocket, server-sent events, long poll and, with the feature `socketio`, Socket.IO.
 #[must_use]
 pub fn live(api: &Api) -> RoutePart {
@@ -123,13 +129,21 @@ pub(super) enum Area {
     Pairing,
     Timeline,
     Media,
+    Devices,
     Live,
     Operations,
 }
 
 impl Area {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Accounts, Self::Pairing, Self::Timeline, Self::Media, Self::Live, Self::Operations];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Accounts,
+        Self::Pairing,
+        Self::Timeline,
+        Self::Media,
+        Self::Devices,
+        Self::Live,
+        Self::Operations,
+    ];
 
     /// Tag of the area's operations.
     pub(super) const fn tag(self) -> &'static str {
@@ -138,6 +152,7 @@ impl Area {
             Self::Pairing => "pairing",
             Self::Timeline => "timeline",
             Self::Media => "media",
+            Self::Devices => "devices",
             Self::Live => "live",
             Self::Operations => "operations",
         }
@@ -152,6 +167,7 @@ impl Area {
             Self::Pairing => Some(pairing::routes()),
             Self::Timeline => Some(timeline::routes()),
             Self::Media => Some(media::routes().merge(rendition::routes())),
+            Self::Devices => Some(device::routes()),
             Self::Accounts | Self::Live | Self::Operations => None,
         }
     }
@@ -159,7 +175,7 @@ impl Area {
     /// Routes with their own limits.
     pub(super) fn unbounded(self) -> OpenApiRouter<App> {
         match self {
-            Self::Accounts | Self::Pairing | Self::Timeline => OpenApiRouter::new(),
+            Self::Accounts | Self::Pairing | Self::Timeline | Self::Devices => OpenApiRouter::new(),
             Self::Media => media::uploads().merge(tus::routes()),
             Self::Live => live::routes(),
             Self::Operations => operations::routes().merge(capabilities::routes()),

@@ -12,6 +12,7 @@ mod conflicts;
 mod connections;
 mod cors;
 mod deletion;
+mod devices;
 mod entry_kinds;
 mod enumeration;
 mod forged_hosts;

@@ -52,14 +52,20 @@ pub(crate) fn statuses(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         ),
         ("POST", "/v1/me/email/cancel") => ([422; 6], json!({"token": "cancel_x"})),
         ("POST", "/v1/me/email/verify") => ([422, 401, 422, 422, 422, 422], json!({"token": "email_x"})),
-        ("GET", "/v1/sessions" | "/v1/me" | "/v1/me/export" | "/v1/invites" | "/v1/blocks") => {
-            (person(200), none)
-        }
+        (
+            "GET",
+            "/v1/sessions" | "/v1/me" | "/v1/me/export" | "/v1/invites" | "/v1/blocks" | "/v1/devices",
+        ) => (person(200), none),
         ("DELETE", "/v1/sessions/{id}") => (person(404), none),
         ("DELETE", "/v1/sessions") => (person(204), none),
         ("PATCH", "/v1/me") => (person(200), json!({})),
         ("POST", "/v1/me/email") => (person(202), json!({"new_email": "y@example.org"})),
         ("DELETE", "/v1/invites/{id}" | "/v1/blocks/{id}") => (person(404), none),
+        // The same token from each caller: the last one has it.
+        ("PUT", "/v1/devices/{id}") => {
+            (person(201), json!({"platform": "fcm", "token": "a", "app": "org.example.app"}))
+        }
+        ("DELETE", "/v1/devices/{id}") => (person(204), none),
         ("OPTIONS", "/v1/uploads") => (all(204), none),
         ("POST", "/v1/uploads") | ("HEAD" | "PATCH" | "DELETE", "/v1/uploads/{upload}") => {
             (person(412), none)

@@ -241,6 +241,12 @@ fn uploads(caller: Caller) -> Vec<Call> {
     ]
 }
 
+fn devices(caller: Caller) -> Vec<Call> {
+    let path = "/v1/devices/0190aaaa-0000-7000-8000-000000000000";
+    let device = json!({ "platform": "fcm", "token": "a", "app": "org.example.app" });
+    vec![Call::new(caller, "PUT", path, &device), Call::new(caller, "DELETE", path, &Value::Null)]
+}
+
 fn append(caller: Caller) -> Call {
     const TUS: &[(&str, &str)] = &[
         ("tus-resumable", "1.0.0"),
@@ -327,6 +333,12 @@ fn rows() -> Vec<Row> {
             |n| append(Unpaired).by(stranger(n)),
             vec![append(Unpaired)],
             vec![append(Other)],
+        ),
+        row(
+            rules::DEVICE_PER_ACCOUNT,
+            |n| devices(Unpaired).remove(0).by(stranger(n)),
+            devices(Unpaired),
+            devices(Other),
         ),
         row(
             rules::WRITE_PER_ACCOUNT,

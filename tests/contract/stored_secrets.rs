@@ -259,6 +259,13 @@ async fn take(tour: &Tour) {
     tour.call("PUT", "/v1/couple/read", a, json!({ "seq": 1 })).await;
     tour.call("GET", "/v1/couple/live?after=0&wait=0", a, none.clone()).await;
 
+    // Devices. Their tokens are stored, because a sender needs them.
+    let device = json!({ "platform": "fcm", "token": "registered", "app": "org.example.app" });
+    let path = "/v1/devices/0190aaaa-0000-7000-8000-000000000001";
+    tour.call("PUT", path, a, device).await;
+    tour.call("GET", "/v1/devices", a, none.clone()).await;
+    tour.call("DELETE", path, a, none.clone()).await;
+
     // Pictures, in one request and in several.
     let photo = tour.send("POST", "/v1/media?purpose=photo", a, &[], png(300, 300).into()).await.text("id");
     let shown = json!({ "client_id": "p", "kind": "photo", "body": { "media_id": photo } });

@@ -71,11 +71,12 @@ fn filled(path: &str) -> String {
 /// Tag of an area, and its part.
 type Part = (&'static str, fn(&Api) -> RoutePart);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("accounts", routes::accounts),
     ("pairing", routes::pairing),
     ("timeline", routes::timeline),
     ("media", routes::media),
+    ("devices", routes::devices),
     ("live", routes::live),
     ("operations", routes::operations),
 ];

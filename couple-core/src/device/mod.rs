@@ -128,6 +128,14 @@ crate::options! {
     }
 }
 
+impl DevicePolicy {
+    /// Maximum number of devices of an account.
+    #[must_use]
+    pub const fn max_devices(&self) -> u32 {
+        self.max_devices
+    }
+}
+
 /// Error of a device use case that a client may see.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

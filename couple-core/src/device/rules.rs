@@ -51,16 +51,20 @@ fn parse_destination(destination: &NewDestination, policy: &DevicePolicy) -> Res
             app: app_id(app)?,
         },
         NewDestination::WebPush { endpoint, key, auth } => {
-            let endpoint = opaque("endpoint", endpoint.expose(), MAX_ENDPOINT_BYTES)?;
+            let endpoint = opaque("subscription.endpoint", endpoint.expose(), MAX_ENDPOINT_BYTES)?;
             if !is_endpoint(endpoint.expose(), policy.local_endpoints) {
-                return Err(Invalid::new("endpoint", "invalid"));
+                return Err(Invalid::new("subscription.endpoint", "invalid"));
             }
-            let key: [u8; 65] = decoded("p256dh", key.expose())?;
+            let key: [u8; 65] = decoded("subscription.keys.p256dh", key.expose())?;
             // The first byte of an uncompressed point (SEC 1, section 2.3.3).
             if key[0] != 4 {
-                return Err(Invalid::new("p256dh", "invalid"));
+                return Err(Invalid::new("subscription.keys.p256dh", "invalid"));
             }
-            Destination::WebPush { endpoint, key, auth: Secret::new(decoded("auth", auth.expose())?) }
+            Destination::WebPush {
+                endpoint,
+                key,
+                auth: Secret::new(decoded("subscription.keys.auth", auth.expose())?),
+            }
         }
     })
 }
@@ -226,10 +230,18 @@ mod tests {
         for key in
             ["", "a", &"a".repeat(500), &BASE64URL_NOPAD.encode(&[4; 64]), &BASE64URL_NOPAD.encode(&[2; 65])]
         {
-            assert_eq!(web_push(url, key, &auth), Err(Invalid::new("p256dh", "invalid")), "{key:?}");
+            assert_eq!(
+                web_push(url, key, &auth),
+                Err(Invalid::new("subscription.keys.p256dh", "invalid")),
+                "{key:?}"
+            );
         }
         for auth in ["", "a b", &BASE64URL_NOPAD.encode(&[9; 15]), &BASE64URL_NOPAD.encode(&[9; 17])] {
-            assert_eq!(web_push(url, &key, auth), Err(Invalid::new("auth", "invalid")), "{auth:?}");
+            assert_eq!(
+                web_push(url, &key, auth),
+                Err(Invalid::new("subscription.keys.auth", "invalid")),
+                "{auth:?}"
+            );
         }
     }
 

@@ -37,6 +37,12 @@ impl Devices {
         Self { ports, policy }
     }
 
+    /// Limits of devices.
+    #[must_use]
+    pub const fn policy(&self) -> &DevicePolicy {
+        &self.policy
+    }
+
     /// Registers a device of a person, or replaces the one with this id.
     ///
     /// Takes the destination over from any other device, also of another person. The device ends with the built-in

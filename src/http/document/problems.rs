@@ -21,7 +21,8 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
         | "accounts_end_other_sessions"
         | "accounts_me"
         | "pairing_list_invites"
-        | "pairing_blocks" => &[],
+        | "pairing_blocks"
+        | "devices_list" => &[],
         "accounts_update_me" => &["rate_limited"],
         "accounts_end_session" => &["session_not_found"],
         "accounts_set_password" => &[
@@ -91,6 +92,8 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
             &["not_paired", "entry_not_found", "entry_deleted", "rate_limited"]
         }
         "timeline_mark_read" | "timeline_signal" => &["not_paired", "rate_limited"],
+        "devices_register" => &["too_many_devices", "rate_limited"],
+        "devices_remove" => &["invalid_field", "rate_limited"],
         "live_live" => &[
             "malformed_request",
             "not_paired",
