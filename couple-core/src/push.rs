@@ -10,7 +10,7 @@ use crate::{Error, Secret, Timestamp};
 
 /// Receiver of push messages: one app, widget or Live Activity on one device, or one browser.
 ///
-/// `Debug` shows no token, endpoint or key: whoever has them can address the device.
+/// `Debug` hides the token, the endpoint and the authentication secret, which address the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
     /// Apple Push Notification service.

@@ -1,7 +1,7 @@
 //! The wall clock is set back while accounts, jobs, uploads and live connections are in use.
 //!
-//! Everything that expires does so later, by the same time. Jobs that were queued before wait until the clock shows their time again; new
-//! jobs are not delayed. Nothing is lost or done twice.
+//! Everything that expires does so later by the amount by which the clock was set back. Jobs that were queued before wait until the clock
+//! shows their time again; new jobs are not delayed. Nothing is lost or done twice.
 
 use std::time::Duration;
 
