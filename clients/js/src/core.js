@@ -14,8 +14,8 @@ import { backoffDelay, randomId, sortable } from "./util.js";
 
 /** Time, in milliseconds, between two events `timeline` while the entries since the last connection arrive. */
 const CATCH_UP_INTERVAL = 20;
-/** Time, in milliseconds, after which a tab that ends its session is taken to have been closed. */
-const ENDING = 30_000;
+/** Time, in milliseconds, after which a tab that ends its session without a result counts as closed. */
+const ENDING_TIMEOUT = 30_000;
 /** Entries after which the couple is read again. */
 const COUPLE_KINDS = new Set(["paired", "restored", "profile_changed", "couple_changed"]);
 
@@ -397,8 +397,8 @@ export class Core {
   }
 
   /**
-   * Ends the session by a request. The stream can end, or another tab be refused, before the response arrives: until then a refusal of
-   * the token is no news.
+   * Ends the session by a request. The stream can end, or another tab be refused, before the response arrives: until then a
+   * refused token is not reported as `expired`.
    * @template T
    * @param {SessionReason} reason
    * @param {() => Promise<T>} request
@@ -418,10 +418,13 @@ export class Core {
     }
   }
 
-  /** @param {string} [token] */
+  /**
+   * Records the token of the session that this browser is ending, or none; returns it for the message to the other tabs.
+   * @param {string} [token]
+   */
   #applyEnding(token = "") {
-    // A tab that is closed meanwhile cannot take it back.
-    this.#ending = { token, until: Date.now() + ENDING };
+    // A tab that is closed before the response arrives cannot reset it, so it expires.
+    this.#ending = { token, until: Date.now() + ENDING_TIMEOUT };
     return token;
   }
 
