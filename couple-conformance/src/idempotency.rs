@@ -5,12 +5,9 @@ use std::{sync::Arc, time::Duration};
 use couple_core::{Conflict, IdempotencyChange, OutcomeRecord, Store, digest};
 
 use crate::{
-    samples::{after_2038, before_1970, longest, similar_digests, special},
+    samples::{MOMENT, after_2038, before_1970, longest, similar_digests, special},
     world::{World, accepted, affects, conflicts, insert, must, race, refused, same},
 };
-
-/// Smallest difference between two stored times.
-const MOMENT: Duration = Duration::from_micros(1);
 
 fn record(world: &World, scope: &str, n: u64) -> OutcomeRecord {
     OutcomeRecord {

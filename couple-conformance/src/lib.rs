@@ -22,7 +22,6 @@ use couple_core::ManualClock;
 pub mod account;
 #[cfg(feature = "http")]
 pub mod authenticator;
-mod beside;
 pub mod blobs;
 pub mod bus;
 pub mod device;
@@ -40,13 +39,14 @@ pub mod renderer;
 mod rollback;
 mod run;
 mod samples;
+mod second_process;
 pub mod store;
 pub mod timeline;
 pub mod upload;
 mod world;
 
-pub use beside::Beside;
 pub use run::{CHECK_LIMIT, outcome, run, run_store};
+pub use second_process::AlternatingStore;
 pub use world::World;
 
 #[doc(hidden)]
@@ -97,15 +97,15 @@ macro_rules! checks {
 ///   results on both, and an order of the operations of two concurrent clients explains their results
 ///   ([`differential`]).
 /// * `reopen:` a closure from a name to a future of a store that opens what the store of this name has written: S13.
-/// * `beside:` a closure from a name to a future of another store over the data of the open store of this name, as another process has
-///   it: the guarantees under concurrency hold for both together.
+/// * `second_process:` a closure from a name to a future of another store over the data of the open store of this name, as another
+///   process has it: the guarantees under concurrency hold for both together.
 /// * `broken:` an expression that creates a future of a store whose engine failed after it was opened, such as a server that is
 ///   unreachable: S14.
 #[macro_export]
 macro_rules! store {
     (
         named: $open:expr
-        $(, reference: $reference:expr)? $(, reopen: $reopen:expr)? $(, beside: $beside:expr)?
+        $(, reference: $reference:expr)? $(, reopen: $reopen:expr)? $(, second_process: $second:expr)?
         $(, broken: $broken:expr)? $(,)?
     ) => {
         $crate::checks! { run_store, $open;
@@ -211,11 +211,11 @@ macro_rules! store {
         )?
 
         $(
-            mod beside {
+            mod second_process {
                 #[allow(unused_imports, reason = "the factory's names are the caller's")]
                 use super::*;
                 // The guarantees that a lock or a cache within one process would break.
-                $crate::checks! { run_store, |name| $crate::Beside::open(name, $open, $beside);
+                $crate::checks! { run_store, |name| $crate::AlternatingStore::open(name, $open, $second);
                     store: s3_read_after_a_commit_sees_it, s5_conflict_does_not_fail_other_commits,
                         s8_commit_returns_one_result_per_change, s11_visible_change_has_its_whole_commit;
                     account: a1_address_key_has_one_account, a3_stale_update_conflicts, a5_token_is_redeemed_once,
@@ -247,8 +247,8 @@ macro_rules! store {
     };
     ($($other:tt)*) => {
         compile_error!(
-            "store! takes an expression, or `named:` a closure; then, in this order, `reference:`, `reopen:`, `beside:`, `broken:`. \
-             `reopen:` and `beside:` need `named:`"
+            "store! takes an expression, or `named:` a closure; then, in this order, `reference:`, `reopen:`, `second_process:`, \
+             `broken:`. `reopen:` and `second_process:` need `named:`"
         );
     };
 }

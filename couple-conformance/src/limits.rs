@@ -32,7 +32,7 @@ pub async fn l1_new_key_has_burst_tokens(limiter: impl RateLimiter, _: &ManualCl
     assert!(take(&limiter, "a").await.is_err(), "a bucket has more than its burst of 5 tokens");
 }
 
-/// A bucket gains one token after each `period / burst`, to the millisecond, and is full after `period`. A refusal takes no token.
+/// A bucket gains one token per `period / burst`, less than 2 ms early and never late, and is full after `period`.
 pub async fn l2_bucket_refills_over_its_period(limiter: impl RateLimiter, clock: &ManualClock) {
     // No whole second, so that a clock of seconds is seen.
     clock.advance(Duration::from_millis(301));

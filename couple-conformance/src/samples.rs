@@ -1,6 +1,11 @@
 //! Values that an adapter can change or confuse: extreme times, long texts, digests with special bytes, similar texts.
 
+use std::time::Duration;
+
 use couple_core::{Digest, Timestamp};
+
+/// Smallest difference between two stored times.
+pub(crate) const MOMENT: Duration = Duration::from_micros(1);
 
 /// Odd number above 2^32, different for each `n`.
 pub(crate) const fn big(n: i64) -> i64 {

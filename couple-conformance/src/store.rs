@@ -150,7 +150,7 @@ pub async fn s4_commit_of_a_cancelled_caller_is_atomic(store: impl Store) {
         fastest = start.elapsed().min(fastest);
         slowest = start.elapsed().max(slowest);
     }
-    // At most about 5 s.
+    // In all, the commits below run for at most about 3 s, or for 24 times the slowest one if that took more than 125 ms.
     let count = u32::try_from(5_000_000 / slowest.as_micros()).unwrap_or(u32::MAX).clamp(40, 200);
     let mut pairs = Vec::new();
     for n in 0..count {

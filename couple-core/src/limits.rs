@@ -144,7 +144,7 @@ pub struct Limited {
 /// Rate limiter: token buckets by key and rule.
 ///
 /// * **L1** A new key has `burst` tokens, and no more.
-/// * **L2** A bucket gains one token per `period / burst`, less than 2 ms early, and is full after `period`.
+/// * **L2** A bucket gains one token per `period / burst`, less than 2 ms early and never late, and is full after `period`.
 /// * **L3** Different keys and different rules do not share a bucket.
 /// * **L4** A refusal states when to retry, and a retry then succeeds.
 /// * **L5** 64 concurrent callers get exactly `burst` tokens.

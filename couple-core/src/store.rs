@@ -383,7 +383,8 @@ pub enum CommitError {
 
 /// Storage of all data. An adapter implements this trait and its supertraits.
 ///
-/// An adapter gives these guarantees, to all processes that share its data together; `couple-conformance` has one test of the same name for each number:
+/// An adapter gives these guarantees, to all processes that share its data together; `couple-conformance` has one test of
+/// the same name for each number:
 ///
 /// * **S1** A commit is atomic: after a conflict or an error none of its changes is visible.
 /// * **S2** Changes apply in order; a change sees the earlier changes of the same commit.

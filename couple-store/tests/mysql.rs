@@ -36,7 +36,7 @@ mod merged {
         named: |name| open(name, 64),
         reference: async { MemoryStore::new() },
         reopen: |name| open(name, 64),
-        beside: |name| open(name, 64),
+        second_process: |name| open(name, 64),
         broken: broken(64),
     );
 }

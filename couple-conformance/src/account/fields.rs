@@ -8,9 +8,9 @@ use couple_core::{
     digest,
 };
 
-use super::{KINDS, MOMENT, extreme_accounts, insert_session, sessions};
+use super::{KINDS, extreme_accounts, insert_session, sessions};
 use crate::{
-    samples::{after_2038, before_1970, big, longest, similar_digests, special},
+    samples::{MOMENT, after_2038, before_1970, big, longest, similar_digests, special},
     world::{World, accepted, affects, must, race, refused, same},
 };
 

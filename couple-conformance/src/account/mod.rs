@@ -6,7 +6,7 @@ mod row;
 mod session;
 mod token;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use couple_core::{
     AccountId, DisplayName, EmailAddress, EmailKey, Locale, Store, TimeZoneName, Timestamp, TokenId,
@@ -42,9 +42,6 @@ pub use self::{
 
 const KINDS: [TokenKind; 5] =
     [TokenKind::SignUp, TokenKind::SignIn, TokenKind::Password, TokenKind::Email, TokenKind::CancelEmail];
-
-/// Smallest difference between two stored times.
-const MOMENT: Duration = Duration::from_micros(1);
 
 /// Address that equals its key.
 fn address(key: &str) -> EmailAddress {

@@ -7,9 +7,9 @@ use couple_core::{
     account::{Account, AccountChange},
 };
 
-use super::{MOMENT, address, extreme_accounts, longest_key};
+use super::{address, extreme_accounts, longest_key};
 use crate::{
-    samples::near,
+    samples::{MOMENT, near},
     world::{World, accepted, all, insert, must, race, refused, same},
 };
 

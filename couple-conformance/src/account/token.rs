@@ -8,9 +8,9 @@ use couple_core::{
     digest,
 };
 
-use super::{KINDS, MOMENT, address, fresh, insert_session, insert_tokens, redeem, stored};
+use super::{KINDS, address, fresh, insert_session, insert_tokens, redeem, stored};
 use crate::{
-    samples::near,
+    samples::{MOMENT, near},
     world::{World, accepted, must, race, refused, same},
 };
 

@@ -7,8 +7,11 @@ use couple_core::{
     pairing::{Couple, PairingChange, Side},
 };
 
-use super::{MOMENT, are_paired, end, restore};
-use crate::world::{World, accepted, must, race, refused, same};
+use super::{are_paired, end, restore};
+use crate::{
+    samples::MOMENT,
+    world::{World, accepted, must, race, refused, same},
+};
 
 /// Of concurrent commits that add a couple with the same member, one succeeds.
 pub async fn p1_account_is_in_at_most_one_couple(store: impl Store) {

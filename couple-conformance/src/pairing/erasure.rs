@@ -9,9 +9,9 @@ use couple_core::{
     timeline::{Page, TimelineChange},
 };
 
-use super::{MOMENT, are_paired, closed_states, end, insert_invite};
+use super::{are_paired, closed_states, end, insert_invite};
 use crate::{
-    samples::near,
+    samples::{MOMENT, near},
     world::{World, accepted, affects, all, append, insert, must, race, refused, same},
 };
 

@@ -7,9 +7,9 @@ use couple_core::{
     pairing::{Block, Couple, Invite, InviteState, PairingChange, pair_key},
 };
 
-use super::{MOMENT, closed_states, end, insert_invite};
+use super::{closed_states, end, insert_invite};
 use crate::{
-    samples::{before_1970, longest_ascii, near, similar_digests},
+    samples::{MOMENT, before_1970, longest_ascii, near, similar_digests},
     world::{World, accepted, all, must, race, refused, same},
 };
 

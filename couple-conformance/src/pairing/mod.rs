@@ -5,8 +5,6 @@ mod erasure;
 mod fields;
 mod invite;
 
-use std::time::Duration;
-
 use couple_core::{
     Store, Timestamp,
     pairing::{Couple, Invite, InviteState, PairingChange, Side},
@@ -33,9 +31,6 @@ pub use self::{
         p22_invite_target_is_compared_exactly,
     },
 };
-
-/// Smallest difference between two stored times.
-const MOMENT: Duration = Duration::from_micros(1);
 
 /// Change that adds an invite, with a high limit of open invites.
 fn insert_invite(invite: Invite) -> PairingChange {

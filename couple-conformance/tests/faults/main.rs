@@ -24,7 +24,7 @@ mod sound {
     couple_conformance::store!(
         named: |name| async move { FaultyStore::open(&name) },
         reopen: |name| async move { FaultyStore::reopen(&name) },
-        beside: |name| async move { FaultyStore::reopen(&name) },
+        second_process: |name| async move { FaultyStore::reopen(&name) },
         broken: async { FaultyStore::broken() },
     );
     couple_conformance::bus!(async { FaultyBus::new() });

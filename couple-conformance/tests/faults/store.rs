@@ -1,6 +1,6 @@
 //! Faults of commits, of closing, of reopening and of an outage.
 
-use couple_conformance::Beside;
+use couple_conformance::AlternatingStore;
 
 use crate::{
     adapter::FaultyStore,
@@ -73,9 +73,9 @@ async fn reopened(name: String) {
     .await;
 }
 
-async fn two_processes(name: String) -> Beside {
+async fn two_processes(name: String) -> AlternatingStore {
     let open = |name: String| async move { FaultyStore::open(&name) };
-    Beside::open(name, open, |name: String| async move { FaultyStore::reopen(&name) }).await
+    AlternatingStore::open(name, open, |name: String| async move { FaultyStore::reopen(&name) }).await
 }
 
 /// Faults that need a store that was opened again or has failed.

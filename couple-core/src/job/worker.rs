@@ -135,7 +135,7 @@ impl HeldClaims {
         self.locked().insert(id, (claim, lease_until));
     }
     /// Records the new end of the lease of a claim, but not of a later claim of the same job.
-    fn renewed(&self, id: JobId, claim: ClaimToken, until: Timestamp) {
+    fn record_renewal(&self, id: JobId, claim: ClaimToken, until: Timestamp) {
         if let Some((held, lease_until)) = self.locked().get_mut(&id)
             && *held == claim
         {
@@ -401,7 +401,7 @@ impl Worker {
         for (id, claim) in held.by_lease_end() {
             let lease_until = self.ports.now().plus(self.options.lease);
             match self.ports.commit(vec![JobChange::Renew { id, claim, lease_until }.into()]).await {
-                Ok(_) => held.renewed(id, claim, lease_until),
+                Ok(_) => held.record_renewal(id, claim, lease_until),
                 // The job has finished, or another worker has claimed it. Finishing the job shows which.
                 Err(CommitError::Conflict(_)) => held.remove(id, claim),
                 Err(CommitError::Failed(error)) => {
@@ -561,8 +561,8 @@ mod tests {
             held.insert(id, 1, Timestamp::from_micros(until));
         }
         assert_eq!(held.by_lease_end(), [(one, 1), (three, 1), (two, 1)]);
-        held.renewed(one, 1, Timestamp::from_micros(60));
-        held.renewed(three, 2, Timestamp::from_micros(70));
+        held.record_renewal(one, 1, Timestamp::from_micros(60));
+        held.record_renewal(three, 2, Timestamp::from_micros(70));
         assert_eq!(held.by_lease_end(), [(three, 1), (two, 1), (one, 1)], "another claim is not renewed");
     }
 }

@@ -12,7 +12,7 @@ mod limits;
 mod media;
 mod pairing;
 mod presence;
-// Has no faults of its own.
+// Table of the store in memory, unchanged: no fault is planted in it.
 #[path = "../../../../couple-store/src/memory/table.rs"]
 mod table;
 mod timeline;
@@ -214,17 +214,16 @@ fn written_row(change: &Change) -> Option<uuid::Uuid> {
 /// Whether the planted fault is that a conflict does not undo this kind of change: `-account-update`.
 fn is_not_undone(change: &Change) -> bool {
     plant::planted_kind("store-conflict-does-not-undo").is_some_and(|kind| {
-        // `Account(Update(…` or `Pairing(End {…`
+        // Such as `Account(Update(…` and `Pairing(End { …`: the names of the area and of the change.
+        let text = format!("{change:?}");
         let mut name = String::new();
-        for letter in format!("{change:?}").chars().take_while(|letter| *letter != ' ') {
-            match letter {
-                '(' if name.matches('(').count() == 1 => break,
-                '(' => name.push('('),
-                _ if letter.is_ascii_uppercase() => name.extend(['-', letter.to_ascii_lowercase()]),
-                _ => name.push(letter),
+        for letter in text.split(['(', ' ']).take(2).flat_map(str::chars) {
+            if letter.is_ascii_uppercase() {
+                name.push('-');
             }
+            name.push(letter.to_ascii_lowercase());
         }
-        name.replace('(', "") == kind
+        name == kind
     })
 }
 

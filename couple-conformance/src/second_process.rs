@@ -1,4 +1,4 @@
-//! Two stores over the same data.
+//! Second process: checks of two stores over the same data.
 
 use std::{
     future::Future,
@@ -11,13 +11,13 @@ use std::{
 use async_trait::async_trait;
 use couple_core::{Change, CommitError, Committed, Error, Store};
 
-/// Two stores over the same data, as two processes have them. Each call goes to the other store than the call before.
-pub struct Beside {
+/// Two stores over the same data; each call goes to the store that the previous call did not use.
+pub struct AlternatingStore {
     stores: [Arc<dyn Store>; 2],
     calls: AtomicUsize,
 }
 
-impl Beside {
+impl AlternatingStore {
     /// Opens a store, and then another one over its data.
     pub async fn open<One: Store, Other: Store, OneOpened, OtherOpened>(
         name: String,
@@ -39,10 +39,10 @@ impl Beside {
     }
 }
 
-couple_core::delegate_reads!(Beside, |store| store.next());
+couple_core::delegate_reads!(AlternatingStore, |store| store.next());
 
 #[async_trait]
-impl Store for Beside {
+impl Store for AlternatingStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         self.next().commit(changes).await
     }
