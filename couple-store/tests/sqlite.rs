@@ -15,7 +15,11 @@ use couple_store::{
     MemoryStore,
     sql::{SqliteOptions, SqliteStore},
 };
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinHandle,
+    time::sleep,
+};
 
 /// New folder in the build directory; `./test` removes old ones.
 fn folder() -> PathBuf {
@@ -64,20 +68,62 @@ fn photo(world: &World, couple: &Couple, content: &str, bytes: i64) -> Change {
     MediaChange::Insert { media, most: i64::MAX }.into()
 }
 
-/// Change of a host that takes some time.
-fn waits(time: Duration) -> Change {
-    SqliteStore::host_change(move |_| {
-        Box::pin(async move {
-            sleep(time).await;
-            Ok(())
-        })
-    })
+/// Keeps statements of a host running until the test opens it.
+struct Gate {
+    running: Arc<Semaphore>,
+    opened: Arc<Semaphore>,
 }
 
-/// Starts a commit of one change.
-fn spawn(store: &Arc<SqliteStore>, change: Change) -> JoinHandle<Result<(), CommitError>> {
-    let store = store.clone();
-    tokio::spawn(async move { store.commit(vec![change]).await.map(drop) })
+impl Gate {
+    fn closed() -> Self {
+        Self { running: Arc::new(Semaphore::new(0)), opened: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// Change of a host whose statements wait until the gate is open.
+    fn change(&self) -> Change {
+        let (running, opened) = (self.running.clone(), self.opened.clone());
+        SqliteStore::host_change(move |_| {
+            let (running, opened) = (running.clone(), opened.clone());
+            Box::pin(async move {
+                running.add_permits(1);
+                opened.acquire().await.unwrap().forget();
+                Ok(())
+            })
+        })
+    }
+
+    /// Waits until the statements run.
+    async fn until_running(&self) {
+        self.running.acquire().await.unwrap().forget();
+    }
+
+    /// Lets the statements end, after more than the 100 ms of a turn: the next commits are then taken from the queue.
+    async fn open_after_a_turn(&self) {
+        sleep(Duration::from_millis(110)).await;
+        self.opened.add_permits(1);
+    }
+}
+
+/// Change of a host that does nothing.
+fn host_change() -> Change {
+    SqliteStore::host_change(|_| Box::pin(async { Ok(()) }))
+}
+
+/// Starts a commit of one change. Returns when it is in the queue, or waits for room in it.
+async fn enqueue(store: &Arc<SqliteStore>, change: Change) -> JoinHandle<Result<(), CommitError>> {
+    let (store, (polled, is_polled)) = (store.clone(), oneshot::channel());
+    let task = tokio::spawn(async move {
+        let mut commit = store.commit(vec![change]);
+        // The first poll enqueues it.
+        tokio::select! {
+            biased;
+            result = &mut commit => return result.map(drop),
+            () = std::future::ready(()) => polled.send(()).unwrap(),
+        }
+        commit.await.map(drop)
+    });
+    is_polled.await.unwrap();
+    task
 }
 
 /// A panic in the writer fails only the commits of its transaction; the writer is restarted.
@@ -103,22 +149,18 @@ async fn writer_restarts_after_a_panic() {
 /// After a panic of the writer, a commit in its queue that has not begun was certainly not written.
 #[tokio::test]
 async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
-    let (store, world) = (open(64).await, World::default());
-    let couple = world.stored_couple(&store).await;
+    let (store, world) = (Arc::new(open(64).await), World::default());
+    let couple = world.stored_couple(&*store).await;
     store.commit(vec![photo(&world, &couple, "first", 1)]).await.unwrap();
-    // While the first runs, the others enter the queue. It takes the whole turn, so the ordinary commit is next.
-    let (slow, queued, panicked) = tokio::join!(
-        store.commit(vec![waits(Duration::from_millis(300))]),
-        async {
-            sleep(Duration::from_millis(100)).await;
-            store.commit(vec![waits(Duration::ZERO)]).await
-        },
-        async {
-            sleep(Duration::from_millis(100)).await;
-            store.commit(vec![photo(&world, &couple, "overflow", i64::MAX)]).await
-        },
-    );
-    slow.unwrap();
+    let gate = Gate::closed();
+    let first = enqueue(&store, gate.change()).await;
+    gate.until_running().await;
+    // It takes the whole turn, so the ordinary commit is next.
+    let queued = enqueue(&store, host_change()).await;
+    let panicked = enqueue(&store, photo(&world, &couple, "overflow", i64::MAX)).await;
+    gate.open_after_a_turn().await;
+    first.await.unwrap().unwrap();
+    let (queued, panicked) = (queued.await.unwrap(), panicked.await.unwrap());
     for (result, expected) in [(queued, ErrorKind::Overloaded), (panicked, ErrorKind::TimedOut)] {
         match result {
             Err(CommitError::Failed(error)) => assert_eq!(error.kind(), expected, "{error}"),
@@ -126,7 +168,7 @@ async fn panic_of_the_writer_refuses_commits_that_have_not_begun() {
         }
     }
     assert_eq!(store.writer_restarts(), 1);
-    store.commit(vec![waits(Duration::ZERO)]).await.unwrap();
+    store.commit(vec![host_change()]).await.unwrap();
     store.close().await.unwrap();
 }
 
@@ -136,14 +178,17 @@ async fn as_many_commits_as_the_host_permits_share_a_transaction() {
     let (store, world) = (Arc::new(open(3).await), World::default());
     let couple = world.stored_couple(&*store).await;
     store.commit(vec![photo(&world, &couple, "first", 1)]).await.unwrap();
-    let slow = spawn(&store, waits(Duration::from_millis(300)));
-    sleep(Duration::from_millis(100)).await;
-    // Queued in this order while the first runs.
-    let mut queued: Vec<_> = (0..5)
-        .map(|n| spawn(&store, AccountChange::Insert(world.account(&format!("p{n}"))).into()))
-        .collect();
-    queued.push(spawn(&store, photo(&world, &couple, "overflow", i64::MAX)));
-    slow.await.unwrap().unwrap();
+    let gate = Gate::closed();
+    let first = enqueue(&store, gate.change()).await;
+    gate.until_running().await;
+    let mut queued = Vec::new();
+    for n in 0..5 {
+        let insert = AccountChange::Insert(world.account(&format!("p{n}")));
+        queued.push(enqueue(&store, insert.into()).await);
+    }
+    queued.push(enqueue(&store, photo(&world, &couple, "overflow", i64::MAX)).await);
+    gate.open_after_a_turn().await;
+    first.await.unwrap().unwrap();
     let mut failed = Vec::new();
     for (n, commit) in queued.into_iter().enumerate() {
         match commit.await.unwrap() {
@@ -159,17 +204,24 @@ async fn as_many_commits_as_the_host_permits_share_a_transaction() {
     store.close().await.unwrap();
 }
 
-/// While statements of a host are slow, 1,024 such commits wait for them, and as many in the queue before; the others are refused.
+/// The queue holds 1,024 commits, and the writer keeps 1,024 more with statements; further ones are refused.
 #[tokio::test]
 async fn number_of_commits_that_wait_for_slow_statements_is_limited() {
     let store = Arc::new(open(64).await);
-    let slow = Duration::from_millis(500);
-    let first = spawn(&store, waits(slow));
-    sleep(Duration::from_millis(100)).await;
-    // While the first runs, the second and 1,023 others enter the queue. While the second runs, the rest does.
-    let second = spawn(&store, waits(slow));
-    let others: Vec<_> = (0..1_023 + 1_024).map(|_| spawn(&store, waits(Duration::ZERO))).collect();
+    let gates = [Gate::closed(), Gate::closed()];
+    let first = enqueue(&store, gates[0].change()).await;
+    gates[0].until_running().await;
+    // The second and 1,023 others fill the queue; the rest waits for room in it.
+    let second = enqueue(&store, gates[1].change()).await;
+    let mut others = Vec::new();
+    for _ in 0..1_023 + 1_024 {
+        others.push(enqueue(&store, host_change()).await);
+    }
+    gates[0].open_after_a_turn().await;
     first.await.unwrap().unwrap();
+    // The writer has taken the queue, which the rest fills while the second runs.
+    gates[1].until_running().await;
+    gates[1].open_after_a_turn().await;
     second.await.unwrap().unwrap();
     let mut refused = 0;
     for other in others {
@@ -183,7 +235,7 @@ async fn number_of_commits_that_wait_for_slow_statements_is_limited() {
             result => result.unwrap(),
         }
     }
-    assert_eq!(refused, 1_023, "with those that waited, one more had room");
+    assert_eq!(refused, 1_023, "the writer had 1,023 when it took 1,024 more");
     store.close().await.unwrap();
 }
 
