@@ -1,4 +1,4 @@
-//! What Apple's documents on "Sending notification requests to APNs" demand.
+//! Requests to APNs are as Apple's documents on "Sending notification requests to APNs" demand.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     alert, iphone,
-    jwt::verified,
+    jwt::verify,
     object, outcome,
     server::{PushServer, Received, Reply},
 };
@@ -57,7 +57,7 @@ impl Provider {
     /// Claims of a request's provider token, whose signature and header are checked.
     fn claims(&self, request: &Received) -> Value {
         let token = request.header("authorization").strip_prefix("bearer ").unwrap();
-        let (header, claims) = verified(token, &ECDSA_P256_SHA256_FIXED, self.key.der_bytes());
+        let (header, claims) = verify(token, &ECDSA_P256_SHA256_FIXED, self.key.der_bytes());
         assert_eq!((&header["alg"], &header["kid"]), (&json!("ES256"), &json!("KEY1234567")));
         claims
     }
@@ -289,7 +289,7 @@ async fn provider_token_is_shared_by_all_messages_and_renewed_when_apns_calls_it
 }
 
 #[tokio::test]
-async fn answers_of_apns_are_understood() {
+async fn each_apns_response_maps_to_its_outcome() {
     for (status, body, expected) in [
         (200, json!(null), "sent"),
         (

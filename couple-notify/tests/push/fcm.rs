@@ -1,4 +1,4 @@
-//! What Google's reference of FCM HTTP v1 and of OAuth for service accounts demands.
+//! Requests to FCM are as Google's reference of FCM HTTP v1 and of OAuth for service accounts demands.
 
 use std::{
     sync::{
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use super::{
     alert,
-    jwt::verified,
+    jwt::verify,
     object, outcome,
     server::{PushServer, Received, Reply},
 };
@@ -225,7 +225,7 @@ async fn access_token_is_requested_with_a_signed_assertion() {
     assert_eq!(form[0], ("grant_type".into(), "urn:ietf:params:oauth:grant-type:jwt-bearer".into()));
     assert_eq!((form.len(), &*form[1].0), (2, "assertion"));
     let key = rsa_key();
-    let (header, claims) = verified(&form[1].1, &RSA_PKCS1_2048_8192_SHA256, key.public().as_ref());
+    let (header, claims) = verify(&form[1].1, &RSA_PKCS1_2048_8192_SHA256, key.public().as_ref());
     assert_eq!(header, json!({ "alg": "RS256", "typ": "JWT", "kid": "key-1" }));
     let now = provider.clock.now().micros() / 1_000_000;
     assert_eq!(
@@ -309,7 +309,7 @@ async fn failed_grants_are_shared_and_recover() {
 }
 
 #[tokio::test]
-async fn answers_of_fcm_are_understood() {
+async fn each_fcm_response_maps_to_its_outcome() {
     let error = |status: &str, details: Value| json!({ "error": { "status": status, "details": details } });
     let code = |code: &str| json!([{ "@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": code }]);
     let field = |field: &str| {

@@ -1,11 +1,11 @@
-//! Reading tokens as their receivers do.
+//! Verification of tokens, as their receivers do it.
 
 use data_encoding::BASE64URL_NOPAD;
 use ring::signature::{UnparsedPublicKey, VerificationAlgorithm};
 use serde_json::Value;
 
-/// Header and claims of a token whose signature is valid.
-pub(crate) fn verified(
+/// Verifies the signature of a token; returns its header and claims.
+pub(crate) fn verify(
     token: &str,
     algorithm: &'static dyn VerificationAlgorithm,
     key: &[u8],

@@ -1,4 +1,4 @@
-//! Tokens and messages are understood by third-party libraries: `jose` and `http_ece` over `node:http2`.
+//! Third-party libraries verify tokens and decrypt messages: `jose` and `http_ece` over `node:http2`.
 //!
 //! `tests/clients/install` installs them.
 
@@ -55,8 +55,8 @@ impl Peer {
         Self { lines, url: format!("https://localhost:{port}"), _input: input, _process: process }
     }
 
-    /// The next request as the program has understood it.
-    async fn seen(&mut self) -> Value {
+    /// Waits for the next request; returns its claims and message as the program has read them.
+    async fn next_request(&mut self) -> Value {
         let line = self.lines.next_line().await.unwrap().expect("the program ended");
         serde_json::from_str(&line).unwrap()
     }
@@ -85,14 +85,14 @@ async fn third_party_libraries_verify_tokens_and_decrypt_messages() {
         .with_web_push(WebPush::new(vapid, &options).with_private_hosts(["localhost"]));
 
     pushers.push(&alert(iphone())).await.unwrap();
-    let seen = peer.seen().await;
-    assert_eq!(seen["claims"]["iss"], "TEAM123456");
-    assert_eq!(seen["message"]["aps"]["alert"]["title"], "Zoë");
+    let request = peer.next_request().await;
+    assert_eq!(request["claims"]["iss"], "TEAM123456");
+    assert_eq!(request["message"]["aps"]["alert"]["title"], "Zoë");
 
     pushers.push(&alert(fcm::android())).await.unwrap();
-    let seen = peer.seen().await;
-    assert_eq!(seen["claims"]["scope"], "https://www.googleapis.com/auth/firebase.messaging");
-    assert_eq!(peer.seen().await["message"]["message"]["notification"]["title"], "Zoë");
+    let request = peer.next_request().await;
+    assert_eq!(request["claims"]["scope"], "https://www.googleapis.com/auth/firebase.messaging");
+    assert_eq!(peer.next_request().await["message"]["message"]["notification"]["title"], "Zoë");
 
     let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
     let browser = Destination::WebPush {
@@ -101,7 +101,7 @@ async fn third_party_libraries_verify_tokens_and_decrypt_messages() {
         auth: Secret::new(decode(AUTH).try_into().unwrap()),
     };
     pushers.push(&alert(browser)).await.unwrap();
-    let seen = peer.seen().await;
-    assert_eq!(seen["claims"]["sub"], "mailto:ops@example.org");
-    assert_eq!(seen["message"]["title"], "Zoë");
+    let request = peer.next_request().await;
+    assert_eq!(request["claims"]["sub"], "mailto:ops@example.org");
+    assert_eq!(request["message"]["title"], "Zoë");
 }

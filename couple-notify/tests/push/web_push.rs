@@ -1,4 +1,4 @@
-//! What RFC 8030, 8188, 8291 and 8292 demand of the sender of a Web Push message.
+//! Requests to push services of browsers are as RFC 8030, 8188, 8291 and 8292 demand.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     alert,
-    jwt::verified,
+    jwt::verify,
     outcome,
     server::{PushServer, Received, Reply},
 };
@@ -73,7 +73,7 @@ impl Provider {
         let parameters = request.header("authorization").strip_prefix("vapid t=").unwrap();
         let (token, key) = parameters.split_once(", k=").unwrap();
         assert_eq!(key, BASE64URL_NOPAD.encode(self.key.der_bytes()));
-        let (header, claims) = verified(token, &ECDSA_P256_SHA256_FIXED, self.key.der_bytes());
+        let (header, claims) = verify(token, &ECDSA_P256_SHA256_FIXED, self.key.der_bytes());
         assert_eq!(header, json!({ "alg": "ES256", "typ": "JWT" }));
         claims
     }
@@ -263,7 +263,7 @@ async fn message_of_more_than_4096_encrypted_bytes_is_not_sent() {
 }
 
 #[tokio::test]
-async fn answers_of_the_push_service_are_understood() {
+async fn each_web_push_response_maps_to_its_outcome() {
     for (status, expected) in [
         (200, "sent"),
         (201, "sent"),
