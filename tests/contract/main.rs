@@ -40,6 +40,8 @@ mod rate_limits;
 mod reference;
 mod renderer;
 mod request_limits;
+#[path = "../support/secret_search.rs"]
+mod secret_search;
 mod secrets;
 mod single_use;
 mod sizes;

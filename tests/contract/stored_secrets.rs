@@ -15,12 +15,13 @@ use couple::{
     core::{digest, limits::Unlimited, mail::Message},
     http::HttpOptions,
 };
-use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
 use crate::{
     input::operations,
+    secret_search,
     sql_database::SqlDatabase,
     world::{TestResponse, World, png},
 };
@@ -73,25 +74,6 @@ impl Tour {
 
     fn plant(&self, kind: &str, secret: &str) {
         self.secrets.lock().unwrap().insert(secret.to_owned(), kind.to_owned());
-    }
-
-    /// Plants the secrets of a response: tokens of sessions, codes and links of invites, signed URLs.
-    fn plant_from(&self, body: &Value) {
-        match body {
-            Value::Object(fields) => {
-                for (name, value) in fields {
-                    match (name.as_str(), value.as_str()) {
-                        ("token", Some(token)) => self.plant("token of a session", token),
-                        ("code", Some(code)) => self.plant("code of an invite", code),
-                        ("link", Some(link)) => self.plant("link of an invite", link),
-                        ("signed_url", Some(url)) => self.plant("signed URL", url),
-                        _ => self.plant_from(value),
-                    }
-                }
-            }
-            Value::Array(values) => values.iter().for_each(|value| self.plant_from(value)),
-            _ => {}
-        }
     }
 
     /// Plants codes and links of all mails.
@@ -157,7 +139,7 @@ impl Tour {
         self.dump().await;
         if answer.status < 300 {
             self.record(method, path);
-            self.plant_from(&answer.body);
+            secret_search::plant_from(&answer.body, &mut |kind, secret| self.plant(kind, secret));
         }
         self.plant_from_mails();
         answer
@@ -319,54 +301,31 @@ fn text_of(bytes: &[u8]) -> String {
 /// A secret in every encoding in which a column could hold it, in lower case.
 fn encodings(secret: &[u8]) -> Vec<String> {
     let mut forms = vec![text_of(secret), HEXLOWER.encode(secret)];
-    for encoding in [&BASE64_NOPAD, &BASE64URL_NOPAD] {
-        // Within a longer text a secret begins at any of three positions of a group.
-        for (before, skipped) in [(0, 0), (1, 2), (2, 3)] {
-            let encoded = encoding.encode(&[&vec![0; before][..], secret].concat());
-            let is_whole = (before + secret.len()).is_multiple_of(3);
-            let end = encoded.len() - usize::from(!is_whole);
-            forms.push(encoded[skipped..end].to_ascii_lowercase());
-        }
-    }
+    forms.extend(secret_search::base64(secret).iter().map(|text| text.to_ascii_lowercase()));
     forms
 }
 
 /// Texts from which an attacker could use a secret: the secret, its parts, and hashes of secrets that are short enough to guess.
 fn needles(kind: &str, secret: &str) -> Vec<String> {
-    let mut texts = vec![secret.to_owned()];
-    // The token of a link, the access of a signed URL, a code without its dash.
-    texts.extend(secret.split_once('#').map(|(_, token)| token.to_owned()));
-    texts.extend(secret.split_once("access=").map(|(_, access)| access.to_owned()));
-    texts.push(secret.replace('-', ""));
+    let mut parts = secret_search::parts(secret.as_bytes());
     if kind == "address of a client" {
         // As the key of a rate limit.
-        texts.push(format!("ip:{secret}"));
+        parts.insert(format!("ip:{secret}").into());
     }
-    let mut forms: Vec<String> = texts.iter().flat_map(|text| encodings(text.as_bytes())).collect();
-    // The random part of a token, as text and as bytes.
-    for random in texts.iter().filter_map(|text| text.rsplit_once('_')).map(|(_, random)| random) {
-        if kind != "password" && random.len() >= 20 {
-            forms.extend(encodings(random.as_bytes()));
-            let bytes = BASE64URL_NOPAD.decode(random.as_bytes());
-            forms.extend(bytes.ok().iter().flat_map(|bytes| encodings(bytes)));
-        }
-    }
+    let mut forms: Vec<String> = parts.iter().flat_map(|part| encodings(part)).collect();
     if kind.contains("code") || kind == "password" || kind == "address of a client" {
-        for text in &texts {
-            forms.extend(encodings(&sha2::Sha256::digest(text)));
-            forms.extend(encodings(digest(&[text.as_bytes()]).as_bytes()));
+        for part in &parts {
+            forms.extend(encodings(&sha2::Sha256::digest(part)));
+            forms.extend(encodings(digest(&[part]).as_bytes()));
         }
     }
     forms
 }
 
-/// Whether `value` contains `needle`; one of fewer than eight characters must be a whole word, since numbers contain any six digits.
+/// Whether `value` contains `needle`, which with fewer than eight characters must be a whole word: numbers contain any six digits.
 fn contains(value: &str, needle: &str) -> bool {
-    let is_part = |next: Option<char>| next.is_some_and(|next| next.is_ascii_alphanumeric());
-    value.match_indices(needle).any(|(at, _)| {
-        let (before, after) = (&value[..at], &value[at + needle.len()..]);
-        needle.len() >= 8 || !(is_part(before.chars().next_back()) || is_part(after.chars().next()))
-    })
+    let continues = |next: char| needle.len() < 8 && next.is_ascii_alphanumeric();
+    secret_search::find(value, needle, continues).is_some()
 }
 
 /// All values of a dump.

@@ -8,8 +8,10 @@ use tokio::time::{Instant, sleep};
 use crate::{
     ALONE, couples,
     device::{Device, Transport},
+    png,
     smtp_server::SmtpServer,
     support::{self, Client, Server, code_in, free_address},
+    until,
 };
 
 /// Longest response while a dependency does not answer.
@@ -34,26 +36,9 @@ async fn quick(
     answer.body
 }
 
-pub(crate) async fn until(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !is_so() {
-        assert!(started.elapsed() < limit, "{what}: not within {limit:?}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn sign_up(client: &mut Client, name: &str) {
     let body = json!({ "email": format!("{name}@example.org"), "display_name": name });
     quick(client, "POST", "/v1/accounts", None, Some(&body)).await;
-}
-
-/// A picture whose pixels are `shade`.
-pub(crate) fn png(shade: u8) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    image::RgbImage::from_pixel(40, 40, image::Rgb([shade; 3]))
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .unwrap();
-    bytes.into_inner()
 }
 
 async fn start(folder: &Path, smtp: &SmtpServer) -> Server {
