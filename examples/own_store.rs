@@ -1456,7 +1456,9 @@ impl LogStore {
         let shared = self.tree.read().unwrap_or_else(PoisonError::into_inner);
         let (tree, end) = shared.as_ref().ok_or_else(stopped)?;
         let is_intact = fs::metadata(&self.path).is_ok_and(|file| file.len() >= *end);
-        is_intact.then_some(()).ok_or_else(stopped)?;
+        if !is_intact {
+            return Err(stopped());
+        }
         read(&View::new(tree))
     }
 }
@@ -1966,8 +1968,8 @@ fn read_payload(mut payload: &[u8]) -> Option<Writes> {
 
 /// Replays a file. Returns its rows and the end of the last complete record, or a description of the damage.
 ///
-/// A crash can leave some bytes of the last record, and zeros in place of the others: no caller was told that it was
-/// written. The end of the log is therefore before a record that is not complete, unless a complete one follows.
+/// A crash can leave some bytes of the last record, and zeros in place of the others: no caller has received an
+/// acknowledgement of it. The end of the log is therefore before a record that is not complete, unless a complete one follows.
 fn read_log(file: &[u8]) -> Result<(Tree, u64), String> {
     let mut tree = Tree::new();
     if file.is_empty() {
