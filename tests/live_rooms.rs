@@ -79,15 +79,15 @@ struct Reads {
     fails: AtomicBool,
     panics: AtomicBool,
     /// Time that a read of entries takes.
-    slow_entries: Mutex<Duration>,
+    entries_delay: Mutex<Duration>,
 }
 
 #[async_trait]
 impl StoreObserver for Reads {
     async fn before(&self, what: &'static str) {
-        let slow = *self.slow_entries.lock().unwrap();
-        if what == "entries" && !slow.is_zero() {
-            sleep(slow).await;
+        let delay = *self.entries_delay.lock().unwrap();
+        if what == "entries" && !delay.is_zero() {
+            sleep(delay).await;
         }
         *self.counts.lock().unwrap().entry(what).or_default() += 1;
         assert!(what != "couple" || !self.panics.load(Ordering::SeqCst), "a read that panics");
@@ -114,15 +114,15 @@ impl Reads {
 /// Presence on the clock of the test, with a record of what was called when.
 struct Leases {
     start: Instant,
-    /// Time that a renewal takes.
-    slow: Mutex<Duration>,
+    /// Time that a renewal takes after the lease is renewed.
+    renewal_delay: Mutex<Duration>,
     /// Whether queries fail.
     fails: AtomicBool,
     ends: Mutex<HashMap<AccountId, Instant>>,
     queries: AtomicUsize,
     calls: Mutex<Vec<(u64, &'static str, AccountId, u64)>>,
-    /// Time that each call takes.
-    slow_calls: Mutex<Duration>,
+    /// Time that each call takes before its effect.
+    call_delay: Mutex<Duration>,
     running: AtomicUsize,
     /// Maximum number of concurrent calls.
     max_running: AtomicUsize,
@@ -133,8 +133,8 @@ impl Leases {
     async fn delay(&self) {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.max_running.fetch_max(running, Ordering::SeqCst);
-        let slow = *self.slow_calls.lock().unwrap();
-        sleep(slow).await;
+        let delay = *self.call_delay.lock().unwrap();
+        sleep(delay).await;
         self.running.fetch_sub(1, Ordering::SeqCst);
     }
     fn set(&self, call: &'static str, account: AccountId, lease: Duration, end: Instant) -> Option<Instant> {
@@ -156,8 +156,8 @@ impl Presence for Leases {
         self.delay().await;
         let now = Instant::now();
         let before = self.set("renew", account, lease, now + lease);
-        let slow = *self.slow.lock().unwrap();
-        sleep(slow).await;
+        let delay = *self.renewal_delay.lock().unwrap();
+        sleep(delay).await;
         Ok(before.is_none_or(|end| end <= now))
     }
     async fn shorten(&self, account: AccountId, lease: Duration) -> Result<(), Error> {
@@ -183,7 +183,7 @@ impl Presence for Leases {
 struct TestGate {
     answer: Mutex<Result<Duration, CloseReason>>,
     /// Time that the answer takes.
-    slow: Mutex<Duration>,
+    answer_delay: Mutex<Duration>,
     asked: AtomicUsize,
     principal: Option<Principal>,
 }
@@ -191,13 +191,13 @@ struct TestGate {
 impl TestGate {
     fn open() -> Arc<Self> {
         let answer = Mutex::new(Ok(Duration::from_hours(24)));
-        Arc::new(Self { answer, slow: Mutex::default(), asked: AtomicUsize::new(0), principal: None })
+        Arc::new(Self { answer, answer_delay: Mutex::default(), asked: AtomicUsize::new(0), principal: None })
     }
     /// An open gate of a session, which is watched.
     fn of(principal: Principal) -> Arc<Self> {
         let answer = Mutex::new(Ok(Duration::from_hours(24)));
-        let (slow, asked) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { answer, slow, asked, principal: Some(principal) })
+        let (answer_delay, asked) = (Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { answer, answer_delay, asked, principal: Some(principal) })
     }
     fn set(&self, answer: Result<Duration, CloseReason>) {
         *self.answer.lock().unwrap() = answer;
@@ -211,9 +211,9 @@ impl TestGate {
 impl Gate for TestGate {
     async fn open_for(&self) -> Result<Duration, Failure<CloseReason>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let slow = *self.slow.lock().unwrap();
-        if !slow.is_zero() {
-            sleep(slow).await;
+        let delay = *self.answer_delay.lock().unwrap();
+        if !delay.is_zero() {
+            sleep(delay).await;
         }
         self.answer.lock().unwrap().map_err(Failure::Refused)
     }
@@ -239,12 +239,12 @@ impl World {
         let bus = CountedBus { bus: MemoryBus::new(), open: Arc::default(), opened: Arc::default() };
         let leases = Arc::new(Leases {
             start: Instant::now(),
-            slow: Mutex::default(),
+            renewal_delay: Mutex::default(),
             fails: AtomicBool::new(false),
             ends: Mutex::default(),
             queries: AtomicUsize::new(0),
             calls: Mutex::default(),
-            slow_calls: Mutex::default(),
+            call_delay: Mutex::default(),
             running: AtomicUsize::new(0),
             max_running: AtomicUsize::new(0),
         });
@@ -892,7 +892,7 @@ async fn answer_of_a_slow_gate_permits_one_frame() {
     let world = World::new().await;
     let gate = TestGate::open();
     let mut stream = world.caught_up(Side::First, &gate).await;
-    *gate.slow.lock().unwrap() = TRUST * 2;
+    *gate.answer_delay.lock().unwrap() = TRUST * 2;
     sleep(TRUST).await;
     world.say(Side::Second, "one").await;
     world.say(Side::Second, "two").await;
@@ -925,7 +925,7 @@ async fn answer_of_the_gate_is_asked_for_again_after_a_slow_read_of_a_page() {
     let _partner = world.caught_up(Side::Second, &TestGate::open()).await;
     let gate = TestGate::open();
     let mut stream = world.open_after(Side::First, &gate, Some(Cursor::at(0))).await;
-    *world.reads.slow_entries.lock().unwrap() = TRUST;
+    *world.reads.entries_delay.lock().unwrap() = TRUST;
     let signed_out = async {
         sleep(TRUST / 2).await;
         assert_eq!(gate.asked(), 1, "the page is being read");
@@ -941,7 +941,7 @@ async fn gates_that_read_the_store_take_turns_with_other_reads() {
     let gate = TestGate::open();
     let mut ana = world.open(Side::First, &gate).await;
     let mut ben = world.open(Side::Second, &gate).await;
-    *gate.slow.lock().unwrap() = Duration::from_secs(1);
+    *gate.answer_delay.lock().unwrap() = Duration::from_secs(1);
     let started = Instant::now();
     let frames = tokio::join!(ana.next(), ben.next());
     assert_eq!([frames.0, frames.1].map(|frame| words(&frame.unwrap())), ["caught up", "caught up"]);
@@ -1018,7 +1018,7 @@ async fn end_of_a_connection_elsewhere_renews_the_presence_of_a_member_who_is_he
 #[tokio::test(start_paused = true)]
 async fn lease_is_shortened_after_a_slow_renewal_though_the_room_is_empty() {
     let world = World::new().await;
-    *world.leases.slow.lock().unwrap() = Duration::from_millis(4_500);
+    *world.leases.renewal_delay.lock().unwrap() = Duration::from_millis(4_500);
     let mut stream = world.caught_up(Side::First, &TestGate::open()).await;
     stream.announce();
     sleep(SOON).await;
@@ -1027,7 +1027,7 @@ async fn lease_is_shortened_after_a_slow_renewal_though_the_room_is_empty() {
     assert_eq!(world.leases.calls(world.members[0]), [(0, "renew", 60), (4, "shorten", 2)]);
 }
 
-/// A call that shortens a lease is one of them.
+/// Calls that renew, shorten and query a lease never run concurrently.
 #[tokio::test(start_paused = true)]
 async fn calls_of_the_presence_port_run_one_at_a_time() {
     let world = World::new().await;
@@ -1036,7 +1036,7 @@ async fn calls_of_the_presence_port_run_one_at_a_time() {
     ana.announce();
     ben.announce();
     sleep(Duration::from_secs(15)).await;
-    *world.leases.slow_calls.lock().unwrap() = Duration::from_secs(4);
+    *world.leases.call_delay.lock().unwrap() = Duration::from_secs(4);
     drop(ana);
     while world.leases.running.load(Ordering::SeqCst) == 0 {
         sleep(Duration::from_millis(100)).await;
@@ -1049,7 +1049,7 @@ async fn calls_of_the_presence_port_run_one_at_a_time() {
     assert_eq!(world.leases.max_running.load(Ordering::SeqCst), 1);
 }
 
-/// Not at the next sweep or query.
+/// The room renews a lease by a timer, not at its next sweep or query.
 #[tokio::test(start_paused = true)]
 async fn lease_is_renewed_25_seconds_after_its_last_renewal() {
     let world = World::with(LiveOptions::default().with_sweep_interval(Duration::from_mins(10))).await;
