@@ -1,5 +1,3 @@
-import { Emitter } from "./emitter.js";
-import { CoupleError, asCoupleError } from "./errors.js";
 import { Http } from "./http.js";
 import { Live } from "./live.js";
 import { Outbox } from "./outbox.js";
@@ -7,14 +5,14 @@ import { Replica } from "./replica.js";
 import { Writer, memoryStore } from "./store.js";
 import { Tabs } from "./tabs.js";
 import { Uploads } from "./uploads.js";
-import { backoffDelay, randomId, sortable } from "./util.js";
+import { CoupleError, Emitter, asCoupleError, backoffDelay, randomId, sortable } from "./util.js";
 
-/** @import { ClientOptions, Couple, Events, QueueItem, Session, SessionReason, Status, TransportName } from "./types.js" */
+/** @import { Changes, ClientOptions, Couple, Events, QueueItem, Session, SessionReason, Status, TransportName, Upload } from "./types.js" */
 /** @import { Message } from "./replica.js" */
 
 /** Time, in milliseconds, between two events `timeline` while the entries since the last connection arrive. */
 const CATCH_UP_INTERVAL = 20;
-/** Time, in milliseconds, after which a tab that ends its session without a result counts as closed. */
+/** Time, in milliseconds, after which a tab that ends the session, and does not repeat that, counts as closed. */
 const ENDING_TIMEOUT = 30_000;
 /** Entries after which the couple is read again. */
 const COUPLE_KINDS = new Set(["paired", "restored", "profile_changed", "couple_changed"]);
@@ -66,6 +64,8 @@ export class Core {
   ready;
   /** @type {Promise<void>} settled once a refused token is dealt with */
   expiring = Promise.resolve();
+  /** @type {string | null | undefined} account whose data is stored; null: a part that was not deleted; undefined: none */
+  owner;
   #tabs;
   #wanted = false;
   #closed = false;
@@ -79,8 +79,10 @@ export class Core {
   #refreshing = null;
   #refreshAgain = false;
   #announcing = false;
-  /** @type {{ token?: string, until: number }} token of the session that this browser is ending */
-  #ending = { until: 0 };
+  /** @type {Map<string, { token: string, timer: ReturnType<typeof setTimeout> }>} requests by which tabs end the session of a token */
+  #endings = new Map();
+  /** Token of a deletion whose response was lost. */
+  #unsure = "";
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #announcement;
 
@@ -139,14 +141,20 @@ export class Core {
   }
 
   canSend() {
-    return this.#tabs.leader && !this.#closed && this.session !== null && !this.#online.signal.aborted;
+    return this.#tabs.leader && !this.#closed && this.session !== null && !this.#isEnding(this.session.token) && !this.#online.signal.aborted;
   }
 
   async #start() {
     this.session = await this.#storedSession();
-    const owner = this.session?.account_id ?? (await this.#storedValue("owner"));
-    this.writer.scope = owner ? scopeOf(owner) : "";
-    if (owner) await this.#load();
+    this.owner = this.session?.account_id ?? (await this.#storedValue("owner"));
+    if (this.owner) {
+      this.writer.scope = scopeOf(this.owner);
+      await this.#load();
+    } else {
+      // A sign-out has not deleted everything.
+      const rest = await this.writer.read("");
+      if (rest[0] && !rest.some(([key]) => key === "owner")) this.#keep(rest.map(([key]) => [key, undefined]));
+    }
     const early = this.#early ?? [];
     this.#early = null;
     for (const message of early) this.#receive(message);
@@ -167,11 +175,7 @@ export class Core {
    * @param {string} name
    */
   async #storedValue(name) {
-    try {
-      return (await this.options.storage.entries(name)).find(([key]) => key === name)?.[1];
-    } catch (cause) {
-      throw new CoupleError("storage_failed", { message: "cannot read the stored state", cause });
-    }
+    return (await this.writer.entries(name)).find(([key]) => key === name)?.[1];
   }
 
   /** @returns {Promise<Session | null>} */
@@ -184,7 +188,7 @@ export class Core {
     if (this.options.locks) {
       // The leader before can have stored more than it had told, or told more than it had stored.
       await this.writer.idle();
-      if (this.writer.scope) {
+      if (this.owner) {
         await this.#load();
         this.#keep(this.replica.save());
       }
@@ -256,11 +260,13 @@ export class Core {
       return;
     }
     if (message.apply) this.#apply(message.apply);
+    // The leader can have written after the tab in which the user signed out.
+    if (message.apply?.type === "cleared" && this.#tabs.leader) this.writer.wipe().catch(this.reportError);
     if (message.upload) this.uploads.apply(message.upload);
     if (message.frame) this.events.emit("frame", message.frame);
     if (message.error) this.events.emit("error", revived(message.error));
     if (message.session) this.#applySession(message.session.session, message.session.reason);
-    if (message.ending !== undefined) this.#applyEnding(message.ending);
+    for (const ending of message.endings ?? []) this.#applyEnding(ending);
     if (message.expired) this.#receiveExpired(message.expired);
     if (message.online !== undefined) this.#applyOnline(message.online);
     if (message.wanted !== undefined) this.#applyWanted(message.wanted);
@@ -277,7 +283,8 @@ export class Core {
     }
     if (message.hello && this.#tabs.leader) {
       const state = { replica: this.replica.state() };
-      this.#tabs.send({ state, status: this.status, wanted: this.#wanted, transport: this.live.only, online: this.status.online });
+      const endings = Array.from(this.#endings, ([id, { token }]) => ({ id, token }));
+      this.#tabs.send({ state, endings, status: this.status, wanted: this.#wanted, transport: this.live.only, online: this.status.online });
     }
     if (message.kill && this.#tabs.leader) this.live.kill();
   }
@@ -288,7 +295,7 @@ export class Core {
     else this.#tabs.send({ kill: true });
   }
 
-  /** @param {import("./types.js").Upload} upload */
+  /** @param {Upload} upload */
   publishUpload(upload) {
     this.uploads.apply(upload);
     this.#tabs.send({ upload });
@@ -301,13 +308,11 @@ export class Core {
   }
 
   /** @param {CoupleError} error */
-  reportError(error) {
-    this.events.emit("error", error);
-  }
+  reportError = (error) => this.events.emit("error", error);
 
   /**
    * Stores changes that must not get lost: after a failure they are part of the next write.
-   * @param {import("./types.js").Changes} changes
+   * @param {Changes} changes
    */
   #keep(changes) {
     this.writer.write(changes, { keep: true }).catch((error) => this.#closed || this.reportError(error));
@@ -367,11 +372,10 @@ export class Core {
 
   #wakeAll() {
     this.live.restart();
-    this.outbox.wake();
-    this.uploads.wake();
+    this.networkWorks();
   }
 
-  /** Called when the live connection works: sends the queue and the uploads. */
+  /** Sends the queue and the uploads: the live connection works, or the session does not end. */
   networkWorks() {
     this.outbox.wake();
     this.uploads.wake();
@@ -385,61 +389,93 @@ export class Core {
    * @param {SessionReason} reason
    */
   async setSession(session, reason) {
-    const ended = reason === "signed_out" || reason === "deleted";
-    if (this.writer.scope && (ended || (session && this.writer.scope !== scopeOf(session.account_id)))) {
+    /** @type {unknown} */
+    let failure;
+    if (this.owner !== undefined && this.owner !== session?.account_id) {
+      const failed = (/** @type {unknown} */ error) => void (failure ??= error);
+      // Without session and owner, the next start deletes what is left.
+      await this.#store(null).catch(failed);
       this.publish({ type: "cleared" });
-      await this.writer.wipe();
+      this.owner = null;
+      await this.writer.wipe().catch(failed);
+      if (!failure) this.owner = undefined;
+      else if (session) [session, reason] = [null, "signed_out"];
     }
-    const owner = session ? session.account_id : undefined;
-    await this.options.storage.write([["session", session ?? undefined], ["owner", owner]]);
+    if (session) await this.#store(session);
     this.#applySession(session, reason);
     this.#tabs.send({ session: { session, reason } });
+    if (failure) throw failure;
+  }
+
+  /** @param {Session | null} session */
+  #store(session) {
+    return this.writer.store([["session", session ?? undefined], ["owner", session?.account_id]]);
   }
 
   /**
    * Ends the session by a request. The stream can end, or another tab be refused, before the response arrives: until then a
-   * refused token is not reported as `expired`.
+   * refused token is not reported as `expired`, and no tab sends the queue.
    * @template T
-   * @param {SessionReason} reason
+   * @param {"signed_out" | "deleted"} reason `signed_out`: whatever the server answers
    * @param {() => Promise<T>} request
-   * @returns {Promise<T>}
+   * @returns {Promise<T | undefined>} undefined: the response was lost, and the session has ended
    */
   async endSession(reason, request) {
-    const token = this.session?.token;
-    this.#tabs.send({ ending: this.#applyEnding(token) });
+    await this.ready;
+    const id = randomId();
+    const publish = (/** @type {string} */ token) => {
+      this.#applyEnding({ id, token });
+      this.#tabs.send({ endings: [{ id, token }] });
+    };
+    let token = "";
+    const timer = setInterval(() => publish(token), ENDING_TIMEOUT / 3);
+    let refused = false;
     try {
-      const answer = await request();
-      await this.setSession(null, reason);
-      return answer;
-    } catch (error) {
-      this.#tabs.send({ ending: this.#applyEnding() });
-      if (token && asCoupleError(error).code === "unauthenticated") await this.expire(token);
-      throw error;
+      for (;;) {
+        const { session, owner } = this;
+        publish((token = session?.token ?? ""));
+        const { answer, failure } = await request().then((answer) => ({ answer, failure: null }), (cause) => ({ answer: undefined, failure: asCoupleError(cause) }));
+        if (failure?.unsure) this.#unsure = token;
+        refused = failure?.code === "unauthenticated" && token !== "";
+        const now = owner === null ? null : await this.#storedSession().catch(() => this.session);
+        const ended = reason === "signed_out";
+        if (now && now.account_id === owner && now.token !== token && (ended || refused)) {
+          // Another tab has replaced the token.
+          this.session = now;
+          continue;
+        }
+        if (failure && !ended && !(refused && token === this.#unsure)) throw failure;
+        refused = false;
+        // Another user can have signed in, or another tab have signed out.
+        if (owner !== undefined && owner === this.owner && (!now || now.account_id === owner)) await this.setSession(null, reason);
+        return answer;
+      }
+    } finally {
+      clearInterval(timer);
+      publish("");
+      if (refused) await this.expire(token);
     }
   }
 
-  /**
-   * Records the token of the session that this browser is ending, or none; returns it for the message to the other tabs.
-   * @param {string} [token]
-   */
-  #applyEnding(token = "") {
-    // A tab that is closed before the response arrives cannot reset it, so it expires.
-    this.#ending = { token, until: Date.now() + ENDING_TIMEOUT };
-    return token;
+  /** @param {{ id: string, token: string }} ending a closed tab cannot take it back by an empty token, so it is repeated and expires */
+  #applyEnding({ id, token }) {
+    clearTimeout(this.#endings.get(id)?.timer);
+    this.#endings.delete(id);
+    if (token) this.#endings.set(id, { token, timer: setTimeout(() => this.#applyEnding({ id, token: "" }), ENDING_TIMEOUT) });
+    else this.networkWorks();
   }
 
   /** @param {string} token */
   #isEnding(token) {
-    return token === this.#ending.token && Date.now() < this.#ending.until;
+    return [...this.#endings.values()].some((ending) => ending.token === token);
   }
 
   /** Called when the data of the account is deleted: data that arrives for it later is discarded. */
   #clear() {
     this.session = null;
+    this.owner = undefined;
     this.uploads.clear();
     this.live.restart();
-    // The leader can have written after the tab in which the user signed out.
-    if (this.#tabs.leader) this.writer.wipe().catch((error) => this.reportError(asCoupleError(error)));
   }
 
   /**
@@ -448,7 +484,10 @@ export class Core {
    */
   #applySession(session, reason) {
     this.session = session;
-    if (session) this.writer.scope = scopeOf(session.account_id);
+    if (session) {
+      this.owner = session.account_id;
+      this.writer.scope = scopeOf(this.owner);
+    }
     this.events.emit("session", { session, reason });
     this.#wakeAll();
   }
@@ -465,7 +504,7 @@ export class Core {
     if (stored && stored.token !== token) return this.#applySession(stored, "rotated");
     this.#applySession(null, "expired");
     this.#tabs.send({ expired: token });
-    await this.options.storage.write([["session", undefined]]).catch((error) => this.reportError(asCoupleError(error)));
+    await this.writer.store([["session", undefined]]).catch(this.reportError);
   }
 
   /** @param {string} token token that the server refused in another tab */
@@ -474,7 +513,7 @@ export class Core {
       if (!this.#isEnding(token)) this.#applySession(null, "expired");
     }
     // The other tab did not know the new token and has deleted it.
-    else if (this.session) this.options.storage.write([["session", this.session]]).catch((error) => this.reportError(asCoupleError(error)));
+    else if (this.session) this.#store(this.session).catch(this.reportError);
   }
 
   // The couple and the queue.
@@ -492,6 +531,7 @@ export class Core {
 
   /** @returns {Promise<Couple | null>} */
   async #refresh() {
+    const { owner } = this;
     let couple = null;
     do {
       this.#refreshAgain = false;
@@ -501,14 +541,14 @@ export class Core {
         if (asCoupleError(error).code !== "not_paired") throw error;
       }
     } while (this.#refreshAgain);
-    this.publish({ type: "couple", couple });
+    if (owner === this.owner) this.publish({ type: "couple", couple });
     return couple;
   }
 
   /**
    * Adds a write to the queue.
    * @param {Pick<QueueItem, "type" | "key"> & Partial<QueueItem>} write
-   * @param {import("./types.js").Changes} [more] changes to store together with it
+   * @param {Changes} [more] changes to store together with it
    * @returns {Promise<void>} when it is stored
    */
   async enqueue(write, more = []) {
@@ -540,6 +580,7 @@ export class Core {
     this.live.stop();
     this.outbox.stop();
     this.uploads.stop();
+    for (const id of this.#endings.keys()) this.#applyEnding({ id, token: "" });
     // Requests under way end as after a lost connection.
     this.#online.abort();
     await this.writer.close();

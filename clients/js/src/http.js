@@ -1,5 +1,4 @@
-import { CoupleError, asCoupleError } from "./errors.js";
-import { backoffDelay, linkedAbort } from "./util.js";
+import { CoupleError, asCoupleError, backoffDelay, linkedAbort } from "./util.js";
 
 /** Maximum time, in milliseconds, for which a call is repeated while the user waits for it. */
 const PATIENCE = 10_000;
@@ -79,7 +78,7 @@ export class Http {
     }
     if (response.ok) return response;
     const error = await problemOf(response);
-    if (error.code === "unauthenticated" && token) this.#options.refused(token);
+    if (error.code === "unauthenticated" && token && !headers.authorization) this.#options.refused(token);
     throw error;
   }
 
@@ -118,11 +117,12 @@ export class Http {
   async call(method, path, options = {}) {
     const repeatable = method !== "POST" || options.idempotencyKey !== undefined;
     const until = Date.now() + PATIENCE;
-    for (let failures = 1; ; failures++) {
+    for (let failures = 1, unsure = false; ; failures++) {
       try {
         return await this.json(method, path, options);
       } catch (error) {
         const failure = asCoupleError(error);
+        failure.unsure = unsure ||= failure.code === "network_error" || failure.status >= 500;
         const delay = Math.max(failure.retryAfter ?? 0, backoffDelay(failures, this.#options.backoff, this.#options.random));
         const hopeless = this.#options.online().aborted || Date.now() + delay > until;
         if (!repeatable || !failure.temporary || failures > MAX_REPEATS || hopeless) throw failure;

@@ -1,13 +1,12 @@
 /** Client of couple for every platform. `browser.js` adds the defaults of browsers. */
 
-import { AccountApi } from "./account.js";
+import { AccountApi, PairingApi } from "./account.js";
 import { Core } from "./core.js";
-import { MediaApi } from "./media.js";
-import { PairingApi } from "./pairing.js";
 import { TimelineApi } from "./timeline.js";
+import { MediaApi } from "./uploads.js";
 
-export { CoupleError } from "./errors.js";
 export { memoryStore } from "./store.js";
+export { CoupleError } from "./util.js";
 
 /** @import { ClientOptions, Couple, Events, Session, Status, TransportName } from "./types.js" */
 

@@ -1,6 +1,5 @@
-import { CoupleError, asCoupleError } from "./errors.js";
 import { TRANSPORTS } from "./transports.js";
-import { Sleeper, randomId } from "./util.js";
+import { CoupleError, Sleeper, asCoupleError, randomId } from "./util.js";
 
 /** @import { Core } from "./core.js" */
 /** @import { Entry, Frame, TransportName } from "./types.js" */

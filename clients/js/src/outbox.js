@@ -1,5 +1,4 @@
-import { CoupleError, asCoupleError } from "./errors.js";
-import { Sleeper } from "./util.js";
+import { CoupleError, Sleeper, asCoupleError } from "./util.js";
 
 /** @import { Core } from "./core.js" */
 /** @import { Entry, QueueItem } from "./types.js" */
@@ -45,7 +44,7 @@ export class Outbox {
         await this.#core.expiring;
         // The session has ended, or this tab is closed: the item stays in the queue.
         if (this.#stopped || !this.#core.canSend()) continue;
-        if (!error.temporary) {
+        if (!error.temporary && error.code !== "unauthenticated") {
           this.#core.publish({ type: "refused", id: item.id, error: error.toJSON() });
           continue;
         }

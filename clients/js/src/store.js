@@ -1,4 +1,4 @@
-import { CoupleError } from "./errors.js";
+import { CoupleError } from "./util.js";
 
 /** @import { Changes, Store } from "./types.js" */
 
@@ -40,7 +40,7 @@ export class Writer {
   /** Prefix of all keys: the account whose data they are. */
   scope = "";
   #closed = false;
-  /** @type {{ changes: Changes, keep: boolean }[]} */
+  /** @type {{ scope: string, changes: Changes, keep: boolean }[]} */
   #waiting = [];
   /** @type {Promise<void> | null} the write that will take the waiting changes */
   #next = null;
@@ -62,7 +62,7 @@ export class Writer {
   write(changes, { keep = false } = {}) {
     if (this.#closed) return Promise.reject(new CoupleError("aborted", { message: "the client is closed" }));
     const { scope } = this;
-    this.#waiting.push({ changes: changes.map(([key, value]) => [scope + key, value]), keep });
+    this.#waiting.push({ scope, changes: changes.map(([key, value]) => [scope + key, value]), keep });
     this.#next ??= this.#last.then(() => this.#flush());
     this.#last = this.#next.catch(() => {});
     return this.#next;
@@ -86,20 +86,39 @@ export class Writer {
    */
   async read(prefix) {
     const { scope } = this;
-    try {
-      const found = await this.#store.entries(scope + prefix);
-      return found.map(([key, value]) => [key.slice(scope.length), value]);
-    } catch (cause) {
-      throw new CoupleError("storage_failed", { message: "cannot read the stored state", cause });
-    }
+    const found = await this.entries(scope + prefix);
+    return found.map(([key, value]) => [key.slice(scope.length), value]);
   }
 
-  /** Deletes all values of the account. */
-  async wipe() {
+  /**
+   * Deletes all values of the account, also those that a failed write has kept.
+   * @returns {Promise<void>}
+   */
+  wipe() {
     const { scope } = this;
-    await this.#last;
-    const found = await this.#store.entries(scope);
-    await this.#store.write(found.map(([key]) => [key, undefined]));
+    const wiped = this.#last.then(async () => {
+      this.#waiting = this.#waiting.filter((waiting) => waiting.scope !== scope);
+      const found = await this.entries(scope);
+      await this.store(found.map(([key]) => [key, undefined]));
+    });
+    this.#last = wiped.catch(() => {});
+    return wiped;
+  }
+
+  /**
+   * Reads values of any account.
+   * @param {string} prefix
+   */
+  entries(prefix) {
+    return reported(() => this.#store.entries(prefix));
+  }
+
+  /**
+   * Writes values of any account.
+   * @param {Changes} changes
+   */
+  store(changes) {
+    return reported(() => this.#store.write(changes));
   }
 
   async #flush() {
@@ -107,10 +126,23 @@ export class Writer {
     this.#waiting = [];
     this.#next = null;
     try {
-      await this.#store.write(batch.flatMap(({ changes }) => changes));
-    } catch (cause) {
+      await this.store(batch.flatMap(({ changes }) => changes));
+    } catch (error) {
       this.#waiting.unshift(...batch.filter(({ keep }) => keep));
-      throw new CoupleError("storage_failed", { detail: cause instanceof Error ? cause.message : String(cause), cause });
+      throw error;
     }
+  }
+}
+
+/**
+ * @template T
+ * @param {() => Promise<T>} work
+ * @returns {Promise<T>} rejects with `storage_failed`
+ */
+async function reported(work) {
+  try {
+    return await work();
+  } catch (cause) {
+    throw new CoupleError("storage_failed", { detail: cause instanceof Error ? cause.message : String(cause), cause });
   }
 }

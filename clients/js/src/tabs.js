@@ -1,5 +1,3 @@
-import { linkedAbort } from "./util.js";
-
 /** @import { Channel, Locks } from "./types.js" */
 
 /**
@@ -10,7 +8,7 @@ export class Tabs {
   leader = false;
   /** @type {Channel | null} */
   #channel = null;
-  #ended = linkedAbort(undefined).controller;
+  #ended = new AbortController();
   #options;
 
   /**
@@ -64,5 +62,6 @@ export class Tabs {
     this.leader = false;
     this.#ended.abort();
     this.#channel?.close();
+    this.#channel = null;
   }
 }

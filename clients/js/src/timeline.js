@@ -1,5 +1,4 @@
-import { CoupleError } from "./errors.js";
-import { queryOf, randomId } from "./util.js";
+import { CoupleError, queryOf, randomId } from "./util.js";
 
 /** @import { Core } from "./core.js" */
 /** @import { EntryPage, PageQuery, QueueItem, TimelineEntry } from "./types.js" */

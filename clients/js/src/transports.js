@@ -1,5 +1,4 @@
-import { CoupleError } from "./errors.js";
-import { linkedAbort, queryOf } from "./util.js";
+import { CoupleError, linkedAbort, queryOf } from "./util.js";
 
 /** @import { Frame, TransportName, WebSocketClass } from "./types.js" */
 /** @import { Http } from "./http.js" */

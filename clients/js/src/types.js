@@ -95,7 +95,7 @@
  * @property {CoupleError} error
  */
 
-/** @typedef {import("./errors.js").CoupleError} CoupleError */
+/** @typedef {import("./util.js").CoupleError} CoupleError */
 
 /**
  * @typedef {[key: string, value: any][]} Changes values to store; `undefined` deletes

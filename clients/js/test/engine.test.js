@@ -652,6 +652,392 @@ test("a refused deletion keeps the session, unless its token is refused", async 
   assert.deepEqual(events.session.map(({ reason }) => reason), ["signed_in", "expired"]);
 });
 
+/** Two tabs of one browser, both live, and the reasons of their events `session`. @param {any} [options] */
+async function twoTabs(options) {
+  const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
+  const tab = { storage, locks: browser.locks, channel: browser.channel, ...options };
+  const { client: one, events } = await live(tab, server);
+  const two = opened({ ...server.options, ...tab });
+  await until(() => two.status.state === "live");
+  const reasons = /** @type {Record<string, string[]>} */ ({ one: [], two: [] });
+  one.on("session", ({ reason }) => reasons.one.push(reason));
+  two.on("session", ({ reason }) => reasons.two.push(reason));
+  return { server, storage, tab, one, two, events, reasons };
+}
+
+/** Holds the answer to a deletion of a session or account until `answer` is called. @param {FakeServer} server */
+function held(server) {
+  const asked = /** @type {string[]} */ ([]);
+  /** @type {(response: any) => void} */
+  let answer = () => {};
+  const answered = new Promise((resolve) => (answer = resolve));
+  server.intercept = ({ method, path, headers }) => {
+    if (method !== "DELETE" || (path !== "/v1/me" && path !== "/v1/sessions/current")) return undefined;
+    return asked.push(headers.get("authorization") ?? "") === 1 ? answered : json(204);
+  };
+  return { asked, answer: (/** @type {any} */ response) => answer(response) };
+}
+
+/** Timers that `advance` moves, in steps between which requests and messages are handled. @param {any} t */
+function mockedTimers(t) {
+  t.mock.timers.enable({ apis: ["setTimeout", "setInterval"] });
+  return async (/** @type {number} */ milliseconds, step = 100) => {
+    for (let time = 0; time < milliseconds; time += step) {
+      t.mock.timers.tick(step);
+      for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+}
+
+const writes = (/** @type {FakeServer} */ server) => server.requests.filter((request) => /^POST \/v1\/(couple|uploads)/.test(request));
+/** @type {(storage: any, prefix?: string) => Promise<string[]>} */
+const storedKeys = async (storage, prefix = "") => (await storage.entries(prefix)).map((/** @type {[string, any]} */ [key]) => key);
+
+test("nothing is sent while a deletion runs, and a refused token keeps the queue and the uploads", async () => {
+  const storage = memoryStore();
+  const { client, server, events } = await live({ storage });
+  const uploads = /** @type {string[]} */ ([]);
+  client.on("upload", ({ state }) => uploads.push(state));
+  const { asked, answer } = held(server);
+  const removed = assert.rejects(client.account.remove(), { code: "unauthenticated" });
+  await until(() => asked.length === 1);
+  await client.timeline.append("text", { text: "one" });
+  await client.timeline.append("text", { text: "two" });
+  await client.media.upload(new Blob(["x"]), { purpose: "photo" });
+  server.token = "another";
+  server.cut();
+  await until(() => client.status.state === "waiting");
+  answer(problem(401, "unauthenticated"));
+  await removed;
+  await until(() => client.status.state === "signed_out");
+  assert.deepEqual([events.session.map(({ reason }) => reason), events.refused, uploads], [["signed_in", "expired"], [], ["waiting"]]);
+  assert.deepEqual(writes(server), []);
+  assert.deepEqual([(await storage.entries("account-1/q:")).length, (await storage.entries("account-1/u:")).length], [2, 1]);
+  await client.account.signIn({ email: "ana@example.org", password: "a long password" });
+  await until(() => client.timeline.queue.length === 0);
+  assert.deepEqual(server.log.map(({ body }) => body?.text), [undefined, "one", "two"]);
+});
+
+test("the queue and the uploads are sent when a deletion is refused", async () => {
+  const { client, server } = await live();
+  const { asked, answer } = held(server);
+  const removed = assert.rejects(client.account.remove(), { code: "recent_sign_in_required" });
+  await until(() => asked.length === 1);
+  await client.timeline.append("text", { text: "one" });
+  await client.media.upload(new Blob(["x"]), { purpose: "photo" });
+  answer(problem(403, "recent_sign_in_required"));
+  await removed;
+  await until(() => writes(server).length >= 2);
+  assert.deepEqual(writes(server).slice(0, 2).sort(), ["POST /v1/couple/entries", "POST /v1/uploads"]);
+});
+
+test("a write and an upload whose token was replaced meanwhile are sent again with the new one", async () => {
+  const { client, server, events } = await live();
+  let sent = 0;
+  server.intercept = async ({ method, path, headers }) => {
+    if (path === "/v1/password") {
+      server.token += "-new";
+      return json(200, server.session);
+    }
+    if (method === "GET" || path === "/v1/sessions") return undefined;
+    if (headers.get("authorization") === `Bearer ${server.token}` && sent++ % 2 === 0) {
+      await client.account.setPassword({ new_password: "another password" });
+      return problem(401, "unauthenticated");
+    }
+    if (path === "/v1/uploads") return json(201, undefined, { location: "/v1/uploads/1" });
+    return path === "/v1/uploads/1" ? json(204, undefined, { "upload-offset": "1", "content-location": "/v1/media/m1" }) : undefined;
+  };
+  await client.timeline.append("text", { text: "one" });
+  await until(() => client.timeline.queue.length === 0);
+  const states = /** @type {string[]} */ ([]);
+  client.on("upload", ({ state }) => states.push(state));
+  await client.media.upload(new Blob(["x"]), { purpose: "photo" });
+  await until(() => client.media.uploads.length === 0);
+  assert.deepEqual(events.refused, []);
+  assert.deepEqual(texts(client), ["one"]);
+  assert.equal(states.at(-1), "complete");
+});
+
+for (const valid of [true, false]) {
+  test(`a tab that is closed while it deletes the account holds the queue for a time only; the token is ${valid ? "valid" : "refused"}`, async (t) => {
+    const { server, storage, one, two, events, reasons } = await twoTabs();
+    const { asked, answer } = held(server);
+    const advance = mockedTimers(t);
+    const removed = two.account.remove().catch(() => {});
+    await advance(100, 1);
+    assert.equal(asked.length, 1);
+    await two.close();
+    await one.timeline.append("text", { text: "one" });
+    if (!valid) {
+      server.token = "another";
+      server.cut();
+    }
+    await advance(25_000);
+    assert.deepEqual([writes(server), reasons.one], [[], []]);
+    await advance(8_000);
+    assert.deepEqual(events.refused, []);
+    assert.deepEqual(reasons.one, valid ? [] : ["expired"]);
+    assert.equal((await storage.entries("account-1/q:")).length, valid ? 0 : 1);
+    assert.equal(server.log.length, valid ? 2 : 1);
+    answer(problem(503, "unavailable"));
+    await advance(1_000);
+    await removed;
+    t.mock.timers.reset();
+  });
+}
+
+test("a deletion that takes longer than other tabs wait is renewed", async (t) => {
+  const { server, one, two, reasons } = await twoTabs({ requestTimeout: 120_000 });
+  const { asked, answer } = held(server);
+  const advance = mockedTimers(t);
+  const removed = two.account.remove();
+  await advance(100, 1);
+  assert.equal(asked.length, 1);
+  server.token = "ended";
+  server.cut();
+  await advance(45_000);
+  assert.deepEqual(reasons, { one: [], two: [] });
+  answer(json(200, { status: "deletion_scheduled", deletion_due: "2026-12-13T09:10:00.000Z" }));
+  await advance(100, 1);
+  assert.equal((await removed).deletion_due, "2026-12-13T09:10:00.000Z");
+  assert.equal(one.session, null);
+  assert.deepEqual(reasons, { one: ["deleted"], two: ["deleted"] });
+  t.mock.timers.reset();
+});
+
+for (const act of /** @type {const} */ (["signOut", "remove"])) {
+  test(`a slow ${act} keeps the session and the data of another account that signs in meanwhile`, async () => {
+    const { server, storage, one, two, reasons } = await twoTabs();
+    const { asked, answer } = held(server);
+    const ended = two.account[act]();
+    await until(() => asked.length === 1);
+    Object.assign(server, { token: "token-2", accountId: "account-2" });
+    await one.account.signIn({ email: "ben@example.org", password: "a long password" });
+    await until(() => one.status.state === "live");
+    one.setOnline(false);
+    await one.timeline.append("text", { text: "of the other account" });
+    answer(json(200, { status: "deletion_scheduled", deletion_due: "" }));
+    await ended;
+    assert.deepEqual(asked, ["Bearer token-1"]);
+    await until(() => two.session !== null && two.timeline.queue.length === 1);
+    assert.equal(one.session?.token, "token-2");
+    assert.deepEqual(reasons, { one: ["signed_in"], two: ["signed_in"] });
+    assert.equal((await storage.entries("account-2/q:")).length, 1);
+    assert.deepEqual(await storedKeys(storage, "account-1"), []);
+  });
+}
+
+test("a sign-out ends the new session of a password that is changed meanwhile, on the server too", async () => {
+  const { server, storage, one, two, reasons } = await twoTabs();
+  const { asked, answer } = held(server);
+  const { intercept } = server;
+  server.intercept = (request) => {
+    if (request.path !== "/v1/password") return intercept(request);
+    server.token = "token-2";
+    return json(200, server.session);
+  };
+  const ended = two.account.signOut();
+  await until(() => asked.length === 1);
+  await one.account.setPassword({ new_password: "another password" });
+  answer(problem(401, "unauthenticated"));
+  await ended;
+  assert.deepEqual(asked, ["Bearer token-1", "Bearer token-2"]);
+  await until(() => one.session === null);
+  assert.equal(reasons.one.at(-1), "signed_out");
+  assert.deepEqual(await storage.entries(""), []);
+});
+
+test("a new session whose response arrives after the sign-out is ended on the server", async () => {
+  const { server, storage, one, two, reasons } = await twoTabs();
+  const ended = /** @type {(string | null)[]} */ ([]);
+  let changed = () => {};
+  server.intercept = ({ method, path, headers }) => {
+    if (path === "/v1/password") return new Promise((resolve) => (changed = () => resolve(json(200, server.session))));
+    if (method === "DELETE") return ended.push(headers.get("authorization")), problem(401, "unauthenticated");
+    return undefined;
+  };
+  const change = one.account.setPassword({ new_password: "another password" });
+  await until(() => server.requests.includes("PUT /v1/password"));
+  server.token = "token-2";
+  await two.account.signOut();
+  await until(() => one.session === null);
+  changed();
+  await change.catch(() => {});
+  assert.deepEqual(ended, ["Bearer token-1", "Bearer token-2"]);
+  assert.equal(one.session, null);
+  assert.deepEqual(reasons, { one: ["signed_out"], two: ["signed_out"] });
+  assert.deepEqual(await storage.entries(""), []);
+});
+
+for (const [name, failures] of /** @type {const} */ ([["one attempt", 1], ["all attempts of one call", 3]])) {
+  test(`a deletion is done if its token is refused after the response to ${name} was lost`, async () => {
+    const storage = memoryStore();
+    const { client, server, events } = await live({ storage });
+    let requests = 0;
+    server.intercept = ({ method, path }) => {
+      if (method !== "DELETE" || path !== "/v1/me") return undefined;
+      if (++requests > failures) return problem(401, "unauthenticated");
+      if (requests === 2) return problem(503, "unavailable");
+      throw new TypeError("the connection broke before the answer");
+    };
+    if (failures === 3) await assert.rejects(client.account.remove(), { code: "network_error" });
+    assert.deepEqual(await client.account.remove(), { status: "deletion_scheduled", deletion_due: null });
+    assert.deepEqual(events.session.map(({ reason }) => reason), ["signed_in", "deleted"]);
+    assert.deepEqual(await storage.entries(""), []);
+  });
+}
+
+test("a deletion is not done if its token is refused after an answer that did nothing", async () => {
+  const storage = memoryStore();
+  const { client, server, events } = await live({ storage });
+  const answers = [problem(429, "rate_limited"), problem(401, "unauthenticated")];
+  server.intercept = ({ method }) => (method === "DELETE" ? answers.shift() : undefined);
+  await assert.rejects(client.account.remove(), { code: "unauthenticated" });
+  assert.deepEqual(events.session.map(({ reason }) => reason), ["signed_in", "expired"]);
+  assert.ok((await storedKeys(storage)).includes("account-1/couple"));
+});
+
+test("signing out after the session has expired deletes what is stored, once", async () => {
+  const storage = memoryStore();
+  const { client, server, events } = await live({ storage });
+  server.token = "another";
+  await client.timeline.append("text", { text: "secret" });
+  await until(() => client.session === null);
+  assert.ok((await storedKeys(storage)).some((key) => key.startsWith("account-1/q:")));
+  await client.account.signOut();
+  await client.account.signOut();
+  assert.deepEqual(events.session.map(({ reason }) => reason), ["signed_in", "expired", "signed_out"]);
+  assert.deepEqual(await storage.entries(""), []);
+  assert.deepEqual(texts(client), []);
+  assert.ok(!server.requests.some((request) => request.startsWith("DELETE")));
+});
+
+for (const [name, broken, left] of /** @type {[string, (key: string) => boolean, boolean][]} */ ([
+  ["all writes", () => true, true],
+  ["writes of the data", (/** @type {string} */ key) => key.startsWith("account-1/"), false],
+])) {
+  test(`a sign-out while the storage refuses ${name} is reported, and the rest is deleted later`, async () => {
+    const inner = memoryStore();
+    let failing = false;
+    const storage = { ...inner, write: async (/** @type {any[]} */ changes) => (failing && changes.some(([key]) => broken(key)) ? Promise.reject(new Error("the disk is full")) : inner.write(changes)) };
+    const { client, server, events } = await live({ storage });
+    failing = true;
+    await assert.rejects(client.account.signOut(), { code: "storage_failed" });
+    assert.equal(client.session, null);
+    assert.deepEqual(events.session.map(({ reason }) => reason), ["signed_in", "signed_out"]);
+    assert.equal((await storedKeys(inner)).includes("session"), left);
+    assert.ok((await storedKeys(inner)).includes("account-1/couple"));
+    failing = false;
+    if (left) await client.account.signOut();
+    else {
+      await client.close();
+      const next = opened({ ...server.options, storage });
+      await next.ready;
+      assert.equal(next.session, null);
+    }
+    await until(async () => (await inner.entries("")).length === 0);
+  });
+}
+
+test("a sign-in as another account whose storage fails is rejected, and the session before it ends", async () => {
+  const storage = memoryStore();
+  const { client, server, events } = await live({ storage });
+  const { write } = storage;
+  storage.write = async (changes) => (changes.some(([key]) => key.startsWith("account-1/")) ? Promise.reject(new Error("full")) : write(changes));
+  Object.assign(server, { token: "token-2", accountId: "account-2" });
+  await assert.rejects(client.account.signIn({ email: "ben@example.org", password: "a long password" }), { code: "storage_failed" });
+  assert.equal(client.session, null);
+  assert.equal(events.session.at(-1).session, null);
+  assert.deepEqual((await storedKeys(storage)).filter((key) => !key.includes("/")), []);
+});
+
+test("a session after a sign-out that could not delete everything does not send the former queue", async () => {
+  const storage = memoryStore();
+  const { client, server } = await live({ storage });
+  client.setOnline(false);
+  await client.timeline.append("text", { text: "secret" });
+  const { write } = storage;
+  storage.write = async (changes) => (changes.some(([key]) => key.startsWith("account-1/")) ? Promise.reject(new Error("full")) : write(changes));
+  await assert.rejects(client.account.signOut(), { code: "storage_failed" });
+  storage.write = write;
+  client.setOnline(true);
+  await client.account.signIn({ email: "ana@example.org", password: "a long password" });
+  assert.deepEqual(await storedKeys(storage, "account-1/q:"), []);
+  await until(() => client.status.state === "live");
+  await client.close();
+  const next = opened({ ...server.options, storage });
+  await next.ready;
+  assert.deepEqual(next.timeline.queue, []);
+});
+
+test("a couple that is read during a sign-out is not kept", async () => {
+  const storage = memoryStore();
+  const { client, server } = await live({ storage });
+  let answer = () => {};
+  server.intercept = ({ method, path }) => (method === "GET" && path === "/v1/couple" ? new Promise((resolve) => (answer = () => resolve(json(200, server.couple)))) : undefined);
+  const before = server.requests.length;
+  const read = client.refresh();
+  await until(() => server.requests.length > before);
+  await client.account.signOut();
+  answer();
+  await read;
+  assert.equal(client.couple, undefined);
+  await client.close();
+  assert.deepEqual(await storage.entries(""), []);
+});
+
+test("what the storage has refused does not return after a sign-out", async () => {
+  const storage = memoryStore();
+  const { client, server, events } = await live({ storage });
+  const { write } = storage;
+  storage.write = () => Promise.reject(new Error("the disk is full"));
+  server.append("partner", "text", { text: "secret" });
+  await until(() => events.error.length > 0);
+  storage.write = write;
+  await client.account.signOut();
+  Object.assign(server, { token: "token-2", accountId: "account-2", coupleNumber: 2, log: [] });
+  server.append("system", "paired", null);
+  await client.account.signIn({ email: "ben@example.org", password: "a long password" });
+  await until(() => client.status.state === "live");
+  await client.timeline.append("text", { text: "mine" });
+  assert.deepEqual(await storedKeys(storage, "account-1"), []);
+});
+
+test("a tab that is opened during a sign-out does not report the session as expired", async () => {
+  const { server, tab, one, two, reasons } = await twoTabs();
+  const { asked, answer } = held(server);
+  const ended = one.account.signOut();
+  await until(() => asked.length === 1);
+  server.token = "ended";
+  const third = opened({ ...server.options, ...tab });
+  const seen = /** @type {string[]} */ ([]);
+  third.on("session", ({ reason }) => seen.push(reason));
+  await until(() => third.status.state !== "idle");
+  await assert.rejects(third.refresh(), { code: "unauthenticated" });
+  answer(json(204));
+  await ended;
+  await until(() => third.session === null && two.session === null);
+  assert.deepEqual([seen, reasons], [["signed_out"], { one: ["signed_out"], two: ["signed_out"] }]);
+});
+
+test("a deletion that is refused in one tab does not hide that another tab signs out", async () => {
+  const { server, storage, one, two, reasons } = await twoTabs();
+  const { asked, answer } = held(server);
+  const { intercept } = server;
+  server.intercept = (request) => (request.path === "/v1/me" ? problem(403, "recent_sign_in_required") : intercept(request));
+  const ended = one.account.signOut();
+  await until(() => asked.length === 1);
+  await assert.rejects(two.account.remove(), { code: "recent_sign_in_required" });
+  server.token = "ended";
+  await assert.rejects(one.refresh(), { code: "unauthenticated" });
+  await assert.rejects(two.refresh(), { code: "unauthenticated" });
+  answer(json(204));
+  await ended;
+  await until(() => two.session === null);
+  assert.deepEqual(reasons, { one: ["signed_out"], two: ["signed_out"] });
+  assert.deepEqual(await storage.entries(""), []);
+});
+
 test("a token that one tab has replaced does not end the session of another", async () => {
   const [browser, server, storage] = [new Browser(), new FakeServer(), memoryStore()];
   const tab = { storage, locks: browser.locks, channel: browser.channel };

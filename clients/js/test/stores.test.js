@@ -101,3 +101,25 @@ test("writes are merged, in order, and a failed one is part of the next if it mu
   assert.deepEqual(batches, ["abc", "acde"]);
   assert.deepEqual((await store.entries("")).map(([key]) => key), ["a", "c", "d", "e"]);
 });
+
+test("a wipe deletes the values of its account only, with what a failed write has kept", async () => {
+  const store = memoryStore();
+  const { write } = store;
+  const writer = new Writer(store);
+  for (const scope of ["one/", "two/"]) {
+    writer.scope = scope;
+    await writer.write([["a", 1]]);
+  }
+  store.write = () => Promise.reject(new Error("full"));
+  for (const scope of ["one/", "two/"]) {
+    writer.scope = scope;
+    await assert.rejects(writer.write([["b", 2]], { keep: true }), { code: "storage_failed" });
+  }
+  store.write = write;
+  writer.scope = "one/";
+  await writer.wipe();
+  await writer.write([["c", 3]]);
+  assert.deepEqual((await store.entries("")).map(([key]) => key), ["one/c", "two/a", "two/b"]);
+  store.entries = () => Promise.reject(new Error("closed"));
+  await assert.rejects(writer.wipe(), { code: "storage_failed" });
+});

@@ -35,6 +35,7 @@ export class Browser {
       name,
       onmessage: /** @type {any} */ (null),
       postMessage: (/** @type {any} */ message) => {
+        if (!this.#channels.has(channel)) throw new Error("the channel is closed");
         for (const other of this.#channels) {
           if (other === channel || other.name !== name) continue;
           const data = structuredClone(message);

@@ -203,7 +203,8 @@ export async function openSettings(phone) {
   function remove() {
     const act = async () => {
       const { deletion_due } = await account.remove();
-      phone.notify(`The account will be deleted on ${dateOf(deletion_due)}. Signing in before that cancels it.`, { seconds: 20 });
+      const due = deletion_due ? ` on ${dateOf(deletion_due)}` : "";
+      phone.notify(`The account will be deleted${due}. Signing in before that cancels it.`, { seconds: 20 });
     };
     confirm(
       phone,
