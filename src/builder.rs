@@ -20,7 +20,7 @@ use couple_core::{
     live::{Bus, Presence},
     mail::{Links, Mailer},
     media,
-    pairing::{self, InviteMailHandler, Pairings, PurgeInvitesHandler},
+    pairing::{self, AcceptedMailHandler, InviteMailHandler, Pairings, PurgeInvitesHandler},
     timeline::{EntryKind, EntryKinds, Timeline},
 };
 use couple_media::{
@@ -479,7 +479,8 @@ impl BackendBuilder {
         let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
         let registry = users
             .register(Registry::default(), &ports, &mailer)
-            .with(InviteMailHandler::new(ports.clone(), users.directory.clone(), mailer))
+            .with(InviteMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
+            .with(AcceptedMailHandler::new(ports.clone(), users.directory.clone(), mailer))
             .with(RenderMediaHandler(gallery.clone()))
             .with(DiscardBlobsHandler(gallery.clone()))
             .with(ExpireRenditionsHandler(gallery.clone()))

@@ -239,13 +239,23 @@ async fn mailbox_has_each_mail_and_follows_new_ones() {
     let mails = get(address, "/dev/mail/messages").json();
     let newest = &mails[0];
     assert_eq!((mails.as_array().unwrap().len(), newest["to"].as_str()), (2, Some("ben@example.org")));
-    assert!(newest["text"].as_str().unwrap().contains("It works for 10 minutes."), "{newest}");
+    assert!(newest["text"].as_str().unwrap().contains("The code works for 10 minutes"), "{newest}");
     assert!(
         newest["headers"].as_array().unwrap().iter().any(|header| header["name"] == "Message-ID"),
         "{newest}"
     );
     let id = newest["id"].as_str().unwrap();
     assert_eq!(get(address, &format!("/dev/mail/messages/{id}")).json(), *newest);
+    // The HTML has a policy of its own, under which nothing of it runs.
+    for (colours, dark) in [("light", "@media not all {"), ("dark", "@media all {")] {
+        let html = get(address, &format!("/dev/mail/messages/{id}/html?colours={colours}"));
+        assert_eq!((html.status, html.header("content-type")), (200, "text/html; charset=utf-8"));
+        let policy = html.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none';") && policy.contains("; sandbox;"), "{policy}");
+        assert!(!policy.contains("script-src"), "{policy}");
+        assert!(html.body.contains(newest["code"].as_str().unwrap()), "{}", html.body);
+        assert!(html.body.contains(dark), "{}", html.body);
+    }
     let body = json!({ "email": "ben@example.org", "code": newest["code"] });
     assert_eq!(client.call("POST", "/v1/accounts/verify", None, Some(&body), None).await.status, 200);
     let link = newest["link"].as_str().unwrap();
@@ -265,8 +275,12 @@ async fn mailbox_has_each_mail_and_follows_new_ones() {
         ".",
         "%00",
     ] {
-        let page = get(address, &format!("/dev/mail/messages/{id}"));
-        assert!(page.status == 404 && !page.body.contains("secret"), "{id}: {} {}", page.status, page.body);
+        for path in [format!("/dev/mail/messages/{id}"), format!("/dev/mail/messages/{id}/html?colours=dark")]
+        {
+            let page = get(address, &path);
+            let denied = page.status == 404 && !page.body.contains("secret");
+            assert!(denied, "{path}: {} {}", page.status, page.body);
+        }
     }
 
     // An open event stream does not delay the end of the server.

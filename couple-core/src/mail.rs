@@ -101,18 +101,32 @@ pub enum Message {
     },
     /// Tells the old address that it no longer belongs to the account.
     EmailChanged,
+    /// Tells the new address that it now belongs to the account.
+    EmailConfirmed,
     /// Tells the owner that the password was set or changed.
     PasswordChanged,
+    /// Tells the owner that a device signed in by password from which no session exists.
+    NewDevice {
+        /// Name that the device gave itself.
+        device: Option<Label>,
+        /// Time of the sign-in.
+        at: Timestamp,
+    },
     /// Tells the owner that the account will be deleted.
     DeletionScheduled {
         /// Time of the deletion.
         due: Timestamp,
     },
+    /// Tells the former owner that the account was deleted. The last mail to the address.
+    Deleted,
     /// Invites the recipient to pair.
+    ///
+    /// Contains text of the inviter only if the recipient has confirmed the address: everyone can invite any address,
+    /// and a name such as "WIN at https://…" would deliver an advertisement.
     Invitation {
-        /// Display name of the inviter.
-        from: DisplayName,
-        /// Message of the inviter.
+        /// Display name of the inviter; none if the address belongs to no user.
+        from: Option<DisplayName>,
+        /// Message of the inviter; none if the address belongs to no user.
         message: Option<Label>,
         /// Short invite code.
         code: Secret<String>,
@@ -120,6 +134,11 @@ pub enum Message {
         link: Secret<String>,
         /// Time at which code and link stop working.
         expires_at: Timestamp,
+    },
+    /// Tells the inviter that the invite was accepted.
+    InviteAccepted {
+        /// Display name of the user who accepted.
+        partner: DisplayName,
     },
     /// Mail of the host.
     Custom {

@@ -144,7 +144,7 @@ async fn only_a_refusal_of_recipient_or_content_is_final() {
 async fn mail_with_any_name_is_accepted_by_a_relay_without_8bitmime() {
     let (mailer, told) = server("250 taken").await;
     let invitation = Message::Invitation {
-        from: DisplayName::from_stored("Zoë"),
+        from: Some(DisplayName::from_stored("Zoë")),
         message: Some(Label::from_stored("À bientôt 👋")),
         code: Secret::new("ABCD-EFGH".to_owned()),
         link: Secret::new("http://x/open/invite#invite_a".to_owned()),

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 /// Lifetimes are those of the policy: they come with the message.
 pub(crate) fn german(mail: &Mail, app: &str) -> Option<MailText> {
     let Message::Invitation { from, code, link, expires_at, .. } = &mail.message else { return None };
-    let (from, until) = (defused(from.as_str(), 40), in_zone(*expires_at, "Europe/Berlin"));
+    // The back end does not name the inviter to an address that belongs to no user.
+    let from = from.as_ref().map_or("Jemand".to_owned(), |from| defused(from.as_str(), 40));
+    let until = in_zone(*expires_at, "Europe/Berlin");
     Some(MailText {
         subject: format!("Eine Einladung bei {app}"),
         text: format!(

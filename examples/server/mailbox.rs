@@ -11,17 +11,17 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Path as PathParam, State},
-    http::StatusCode,
+    extract::{Path as PathParam, Query, State},
+    http::{StatusCode, header},
     response::{
-        IntoResponse as _, Response,
+        Html, IntoResponse as _, Response,
         sse::{Event, KeepAlive, Sse},
     },
     routing::get,
 };
 use futures_util::stream;
 use mail_parser::{Address, MessageParser};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::spawn_blocking};
 
 use crate::site::uncached;
@@ -35,6 +35,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval of comments that keep an idle event stream open.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const SUFFIX: &str = ".eml";
+/// Policy of the HTML of a mail: its own styles and nothing else. The sandbox gives it an origin of its own.
+const HTML_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; form-action 'none'; frame-ancestors 'self'";
+/// Condition of the styles of mails for dark colours.
+const DARK: &str = "(prefers-color-scheme: dark)";
 
 #[derive(Clone)]
 struct Mailbox {
@@ -47,6 +51,7 @@ pub(crate) fn routes(folder: PathBuf, stop: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/dev/mail/messages", get(list))
         .route("/dev/mail/messages/{id}", get(one))
+        .route("/dev/mail/messages/{id}/html", get(html))
         .route("/dev/mail/events", get(events))
         .with_state(Mailbox { folder, stop })
 }
@@ -173,7 +178,8 @@ async fn list(State(mailbox): State<Mailbox>) -> Response {
     }
 }
 
-async fn one(State(mailbox): State<Mailbox>, PathParam(id): PathParam<String>) -> Response {
+/// Finds a mail; the response says why there is none.
+async fn find(mailbox: Mailbox, id: String) -> Result<MailOut, Response> {
     let read = spawn_blocking(move || {
         // An id counts only if the folder lists it, so that it cannot be a path to another file.
         let name = format!("{id}{SUFFIX}");
@@ -181,9 +187,50 @@ async fn one(State(mailbox): State<Mailbox>, PathParam(id): PathParam<String>) -
         io::Result::Ok(listed.and_then(|(name, _)| read(&mailbox.folder, &name)))
     });
     match read.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
-        Ok(Some(mail)) => uncached(Json(mail)),
-        Ok(None) => (StatusCode::NOT_FOUND, "no such mail\n").into_response(),
-        Err(error) => unreadable(&error),
+        Ok(Some(mail)) => Ok(mail),
+        Ok(None) => Err((StatusCode::NOT_FOUND, "no such mail\n").into_response()),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+async fn one(State(mailbox): State<Mailbox>, PathParam(id): PathParam<String>) -> Response {
+    find(mailbox, id).await.map_or_else(|response| response, |mail| uncached(Json(mail)))
+}
+
+/// Colours in which the HTML of a mail is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Colours {
+    Light,
+    Dark,
+}
+
+#[derive(Debug, Deserialize)]
+struct HtmlQuery {
+    colours: Colours,
+}
+
+/// HTML as a phone with these colours shows it, whatever the colours of the browser are.
+fn in_colours(html: &str, colours: Colours) -> String {
+    match colours {
+        Colours::Light => html.replace(DARK, "not all").replace("light dark", "light"),
+        Colours::Dark => html.replace(DARK, "all").replace("light dark", "dark"),
+    }
+}
+
+async fn html(
+    State(mailbox): State<Mailbox>,
+    PathParam(id): PathParam<String>,
+    Query(query): Query<HtmlQuery>,
+) -> Response {
+    let html = find(mailbox, id).await.map(|mail| mail.html);
+    match html {
+        Ok(Some(html)) => {
+            let policy = [(header::CONTENT_SECURITY_POLICY, HTML_POLICY)];
+            uncached((policy, Html(in_colours(&html, query.colours))))
+        }
+        Ok(None) => (StatusCode::NOT_FOUND, "the mail has no HTML\n").into_response(),
+        Err(response) => response,
     }
 }
 
@@ -277,6 +324,15 @@ mod tests {
         assert_eq!(code_in("code:\n\n    ABCDE-FGH23\n"), Some("ABCDE-FGH23"));
         let html = MAIL.replace("text/plain", "text/html");
         assert!(parse("1", html.as_bytes()).is_some_and(|mail| mail.html.is_some()));
+    }
+
+    #[test]
+    fn html_is_shown_in_the_chosen_colours() {
+        let html = "<meta name=\"color-scheme\" content=\"light dark\"><style>@media (prefers-color-scheme: dark) {}</style>";
+        let light = in_colours(html, Colours::Light);
+        assert_eq!(light, "<meta name=\"color-scheme\" content=\"light\"><style>@media not all {}</style>");
+        let dark = in_colours(html, Colours::Dark);
+        assert_eq!(dark, "<meta name=\"color-scheme\" content=\"dark\"><style>@media all {}</style>");
     }
 
     #[cfg(unix)]

@@ -205,6 +205,42 @@ async fn code_expires_after_ten_minutes_and_after_five_attempts() {
     assert_eq!(world.open("/v1/accounts/verify", json!({"token": link})).await.status, 200);
 }
 
+#[tokio::test]
+async fn owner_is_told_of_a_sign_in_by_password_from_a_new_device() {
+    let world = World::new();
+    world.join_with_password("ana@example.org", PASSWORD).await;
+    let told = || {
+        let mails = world.mailer.sent().into_iter();
+        let told = mails.filter_map(|mail| match mail.message {
+            Message::NewDevice { device, .. } => Some((mail.to.to_string(), device.map(|d| d.to_string()))),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let sign_in = async |device: Option<&str>, password: &str| {
+        let mut request = Request::post("/v1/sessions").header("content-type", "application/json");
+        if let Some(device) = device {
+            request = request.header("user-agent", device);
+        }
+        let body = json!({"email": "ana@example.org", "password": password}).to_string();
+        let status =
+            world.app.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap().status();
+        world.work().await;
+        status.as_u16()
+    };
+    // The session of the sign-up has no name of a device either.
+    assert_eq!(sign_in(None, PASSWORD).await, 201);
+    assert_eq!(sign_in(Some("Phone"), "a wrong password").await, 401);
+    assert!(told().is_empty(), "{:?}", told());
+    for _ in 0..2 {
+        assert_eq!(sign_in(Some("Phone"), PASSWORD).await, 201);
+    }
+    assert_eq!(told(), [("ana@example.org".to_owned(), Some("Phone".to_owned()))]);
+    // The owner of a mailbox needs no mail about a code that the mailbox has received.
+    world.sign_in("ana@example.org").await;
+    assert_eq!(told().len(), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_concurrent_requests_use_a_token_once() {
     let world = std::sync::Arc::new(World::new());
@@ -395,6 +431,8 @@ async fn address_is_changed_by_its_new_owner_only() {
             .iter()
             .any(|m| m.to.as_str() == "ana@example.org" && matches!(m.message, Message::EmailChanged))
     );
+    let new = world.mailer.last_to("two@example.org").unwrap();
+    assert!(matches!(new.message, Message::EmailConfirmed), "{new:?}");
     // A link that was mailed to the old address no longer opens the account.
     let body = json!({"token": old_reset, "new_password": OTHER});
     assert_eq!(world.call("PUT", "/v1/password", None, Some(body)).await.said(), (422, "invalid_token"));

@@ -10,7 +10,7 @@ use couple::{
     Backend, Keyring, Store,
     account::PurgeAccountsHandler,
     blobs::Blobs,
-    core::limits::Unlimited,
+    core::{limits::Unlimited, mail::Message},
     http::HttpOptions,
     store::{MemoryStore, sql::SqliteOptions},
 };
@@ -71,6 +71,8 @@ async fn partner_keeps_own_entries_and_pictures(store: impl Store) {
     let report = purge.run_once().await.unwrap();
     assert_eq!((report.purged, report.unfinished, report.failed.len()), (1, 0, 0));
     world.work().await;
+    let last = world.mailer.last_to("ana@example.org").unwrap();
+    assert!(matches!(last.message, Message::Deleted), "{last:?}");
 
     let session = world.open("/v1/sessions", json!({"email": "ben@example.org", "password": PASSWORD})).await;
     let ben = session.body["session"]["token"].as_str().unwrap().to_owned();

@@ -1,10 +1,11 @@
 //! Headers of a request never reach a mail: its links begin with the configured public URL.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{body::Body, extract::ConnectInfo, http::Request};
 use couple::{
     Backend,
+    account::PurgeAccountsHandler,
     core::{limits::Unlimited, mail::Mailer as _},
     http::{HttpOptions, ProxyHeader},
     notify::mail::{FileMailer, Letterhead},
@@ -101,7 +102,10 @@ async fn forged_headers_reach_no_mail() {
         send(&world, "POST", "/v1/accounts", None, &sign_up).await;
         send(&world, "POST", "/v1/sessions/code", None, &json!({ "email": old })).await;
         send(&world, "POST", "/v1/password/forgot", None, &json!({ "email": old })).await;
-        send(&world, "POST", "/v1/invites", Some(token), &json!({ "email": "ben@example.org" })).await;
+        let ben = world.join("ben@example.org").await;
+        let to_ben = json!({ "email": "ben@example.org" });
+        let invite = send(&world, "POST", "/v1/invites", Some(token), &to_ben).await.text("code");
+        send(&world, "POST", "/v1/invites/accept", Some(&ben), &json!({ "code": invite })).await;
         let password =
             json!({ "current_password": "mauve kettle orbit", "new_password": "seven violet otters" });
         let changed = send(&world, "PUT", "/v1/password", Some(token), &password).await;
@@ -109,7 +113,15 @@ async fn forged_headers_reach_no_mail() {
         send(&world, "POST", "/v1/me/email", Some(token), &json!({ "new_email": new })).await;
         let (_, link) = world.mailed(new);
         send(&world, "POST", "/v1/me/email/verify", None, &json!({ "token": link })).await;
+        // A mail shows one header: the name of a new device, which is absent here.
+        let session = json!({ "email": new, "password": "seven violet otters" });
+        assert_eq!(world.open("/v1/sessions", session).await.status, 201);
+        world.work().await;
         send(&world, "DELETE", "/v1/me", Some(token), &Value::Null).await;
+        world.later(Duration::from_hours(24 * 15));
+        let purge = PurgeAccountsHandler::new(world.backend.ports().clone(), 20);
+        assert_eq!(purge.run_once().await.unwrap().purged, 1);
+        world.work().await;
 
         let mails = world.mailer.sent();
         let folder = tempfile::tempdir().unwrap();

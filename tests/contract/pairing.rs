@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use couple::core::mail::Message;
 use serde_json::json;
 
 use crate::world::World;
@@ -185,6 +186,56 @@ async fn addressed_invite_works_for_its_addressee_only() {
     assert_eq!((again.status, &again.body), (201, &accepted.body), "a repeat returns the same couple");
     let own = world.post("/v1/invites", &cleo, json!({"email": "cleo@example.org"})).await;
     assert_eq!(own.said(), (409, "own_invite"));
+}
+
+/// Everyone can invite any address, and a name can be an advertisement.
+#[tokio::test]
+async fn invite_mail_has_text_of_the_inviter_only_for_an_address_with_an_account() {
+    let world = World::new();
+    let (ana, _) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
+    world.call("PATCH", "/v1/me", Some(&ana), Some(json!({"locale": "de-AT"}))).await;
+    for (email, known) in [("ben@example.org", true), ("stranger@example.org", false)] {
+        let invite = json!({"email": email, "message": "hey"});
+        assert_eq!(world.post("/v1/invites", &ana, invite).await.status, 201);
+        world.work().await;
+        let mail = world.mailer.last_to(email).unwrap();
+        let Message::Invitation { from, message, .. } = mail.message else { panic!("{mail:?}") };
+        assert_eq!(from.map(|from| from.to_string()), known.then(|| "ana".to_owned()), "{email}");
+        assert_eq!(message.map(|message| message.to_string()), known.then(|| "hey".to_owned()), "{email}");
+        // A recipient without an account reads the language of the inviter, probably.
+        let locale = mail.locale.map(|locale| locale.to_string());
+        assert_eq!(locale, (!known).then(|| "de-AT".to_owned()), "{email}");
+    }
+}
+
+#[tokio::test]
+async fn inviter_is_told_once_that_the_invite_was_accepted() {
+    let told = |world: &World| {
+        let mails = world.mailer.sent().into_iter();
+        let told = mails.filter_map(|mail| match mail.message {
+            Message::InviteAccepted { partner } => Some((mail.to.to_string(), partner.to_string())),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let to_ana = vec![("ana@example.org".to_owned(), "ben".to_owned())];
+    let world = World::new();
+    world.couple("ana@example.org", "ben@example.org").await;
+    world.work().await;
+    assert_eq!(told(&world), to_ana);
+    // A crossing invite accepts the first one.
+    let world = World::new();
+    let (ana, ben) = (world.join("ana@example.org").await, world.join("ben@example.org").await);
+    world.post("/v1/invites", &ana, json!({"email": "ben@example.org"})).await;
+    assert_eq!(world.post("/v1/invites", &ben, json!({"email": "ana@example.org"})).await.status, 201);
+    world.work().await;
+    assert_eq!(told(&world), to_ana);
+    // A couple that has ended before the mail is sent is not announced.
+    let world = World::new();
+    let (ana, _) = world.couple("ana@example.org", "ben@example.org").await;
+    assert_eq!(world.call("DELETE", "/v1/couple", Some(&ana), None).await.status, 204);
+    world.work().await;
+    assert!(told(&world).is_empty());
 }
 
 #[tokio::test]

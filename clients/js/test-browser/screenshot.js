@@ -8,7 +8,7 @@
 import { writeFile } from "node:fs/promises";
 
 import { Server } from "../test/support/server.js";
-import { Demo, launch, pair } from "./support.js";
+import { Demo, launch, pair, toWebp } from "./support.js";
 
 const QUALITY = 0.8;
 
@@ -42,7 +42,7 @@ try {
   await page.mouse.move(0, 0);
   // Notices end, pictures are complete.
   await page.waitForTimeout(9_000);
-  const webp = await encode(page, await page.screenshot());
+  const webp = await toWebp(page, await page.screenshot(), QUALITY);
   await writeFile(file, webp);
   console.log(`${file}: ${webp.length} bytes`);
   await demo.close();
@@ -83,25 +83,5 @@ async function lake(page) {
     }
     return canvas.toDataURL("image/png").split(",")[1];
   });
-  return Buffer.from(base64, "base64");
-}
-
-/**
- * WebP of a PNG.
- * @param {any} page in whose browser it is encoded
- * @param {Buffer} png
- */
-async function encode(page, png) {
-  const base64 = await page.evaluate(
-    async (/** @type {[string, number]} */ [png, quality]) => {
-      const image = new Image();
-      image.src = `data:image/png;base64,${png}`;
-      await image.decode();
-      const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
-      canvas.getContext("2d")?.drawImage(image, 0, 0);
-      return canvas.toDataURL("image/webp", quality).split(",")[1];
-    },
-    [png.toString("base64"), QUALITY],
-  );
   return Buffer.from(base64, "base64");
 }

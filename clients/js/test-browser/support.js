@@ -10,7 +10,7 @@ if (!packages) throw new Error("COUPLE_TEST_CLIENTS is not set: the folder of te
 const load = createRequire(join(packages, "package.json"));
 const { chromium } = load("playwright-core");
 const jsQR = load("jsqr");
-const axeSource = await readFile(load.resolve("axe-core/axe.min.js"), "utf8");
+export const axeSource = await readFile(load.resolve("axe-core/axe.min.js"), "utf8");
 
 /**
  * Messages of a browser about the network that the demo expects: 404 as long as there is no couple, 401 after the end of a session, a
@@ -332,6 +332,27 @@ export async function picture(page, width, height, noise = true) {
       return canvas.toDataURL("image/png").split(",")[1];
     },
     [width, height, noise],
+  );
+  return Buffer.from(base64, "base64");
+}
+
+/**
+ * WebP of a PNG.
+ * @param {any} page in whose browser it is encoded
+ * @param {Buffer} png
+ * @param {number} quality from 0 to 1
+ */
+export async function toWebp(page, png, quality) {
+  const base64 = await page.evaluate(
+    async (/** @type {[string, number]} */ [png, quality]) => {
+      const image = new Image();
+      image.src = `data:image/png;base64,${png}`;
+      await image.decode();
+      const canvas = Object.assign(document.createElement("canvas"), { width: image.width, height: image.height });
+      canvas.getContext("2d")?.drawImage(image, 0, 0);
+      return canvas.toDataURL("image/webp", quality).split(",")[1];
+    },
+    [png.toString("base64"), quality],
   );
   return Buffer.from(base64, "base64");
 }

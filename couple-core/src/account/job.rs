@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AccountChange, AccountPolicy, SeenToken, TallyId, Token, TokenKind, rules};
 use crate::{
-    AccountId, CommitError, Conflict, Digest, DisplayName, EmailAddress, Error, Locale, Ports, Secret,
+    AccountId, CommitError, Conflict, Digest, DisplayName, EmailAddress, Error, Label, Locale, Ports, Secret,
     SessionId, Timestamp, TokenId,
     job::{Context, Handler, Job, JobError},
     mail::{Lifetimes, Mail, Mailer, Message},
@@ -83,6 +83,31 @@ pub enum MailJob {
     /// Tells the old address that the address has changed.
     EmailChanged {
         /// Old address.
+        to: EmailAddress,
+        /// Preferred language.
+        locale: Option<Locale>,
+    },
+    /// Tells the new address that it belongs to the account.
+    EmailConfirmed {
+        /// New address.
+        to: EmailAddress,
+        /// Preferred language.
+        locale: Option<Locale>,
+    },
+    /// Tells the owner that a device signed in from which no session existed.
+    NewDevice {
+        /// Recipient.
+        to: EmailAddress,
+        /// Preferred language.
+        locale: Option<Locale>,
+        /// Name that the device gave itself.
+        device: Option<Label>,
+        /// Time of the sign-in.
+        at: Timestamp,
+    },
+    /// Tells the former owner that the account was deleted.
+    Deleted {
+        /// Address of the deleted account.
         to: EmailAddress,
         /// Preferred language.
         locale: Option<Locale>,
@@ -324,6 +349,11 @@ impl MailJobHandler {
                 })
             }
             MailJob::EmailChanged { to, locale } => Some((to, locale, Message::EmailChanged)),
+            MailJob::EmailConfirmed { to, locale } => Some((to, locale, Message::EmailConfirmed)),
+            MailJob::NewDevice { to, locale, device, at } => {
+                Some((to, locale, Message::NewDevice { device, at }))
+            }
+            MailJob::Deleted { to, locale } => Some((to, locale, Message::Deleted)),
             MailJob::PasswordChanged { to, locale } => Some((to, locale, Message::PasswordChanged)),
             MailJob::DeletionScheduled { to, locale, due } => {
                 Some((to, locale, Message::DeletionScheduled { due }))

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Account, AccountChange, AccountPolicy};
+use super::{Account, AccountChange, AccountPolicy, MailJob};
 use crate::{
     AccountId, Change, CommitError, CoupleId, Error, Ports, Timestamp,
     device::DeviceChange,
@@ -325,7 +325,12 @@ impl PurgeAccountsHandler {
         let expire = UploadChange::ExpireOf { owner: id, at: now };
         // A user of a host has no session with which they end.
         let devices = DeviceChange::RemoveOf { account: id };
-        let changes = vec![end, close.into(), forget.into(), expire.into(), devices.into()];
+        let mut changes = vec![end, close.into(), forget.into(), expire.into(), devices.into()];
+        if let Some(account) = &person.account {
+            // The last mail to the address: the job is the only row that still has it, and ends with the delivery.
+            let (to, locale) = (account.email.clone(), account.locale.clone());
+            changes.push(self.ports.enqueue(&MailJob::Deleted { to, locale })?);
+        }
         let erased = self.commit_unless_conflict(changes).await?;
         Ok(if erased { PurgeOutcome::Purged } else { PurgeOutcome::Changed })
     }

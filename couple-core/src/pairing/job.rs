@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Directory, PairingChange, rules};
 use crate::{
-    Error, InviteId, Ports,
+    AccountId, CoupleId, Error, InviteId, Ports,
     events::{Additions, Event, Listener},
     job::{Context, Handler, Job, JobError, Schedule},
     mail::{Mail, Mailer, Message},
@@ -27,6 +27,52 @@ impl Job for InviteMail {
     // server.
     const MAX_ATTEMPTS: i64 = 60;
     const MAX_AGE: Duration = Duration::from_hours(24);
+}
+
+/// Job that tells the inviter that the invite was accepted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AcceptedMail {
+    /// Couple that the acceptance created.
+    pub couple: CoupleId,
+    /// User who sent the invite.
+    pub inviter: AccountId,
+}
+
+impl Job for AcceptedMail {
+    const NAME: &'static str = "pairing.accepted_mail";
+    const QUEUE: &'static str = "mail";
+    const MAX_ATTEMPTS: i64 = 60;
+    const MAX_AGE: Duration = Duration::from_hours(24);
+}
+
+/// Handler that tells the inviter, if the couple still exists.
+pub struct AcceptedMailHandler {
+    ports: Ports,
+    directory: Arc<dyn Directory>,
+    mailer: Arc<dyn Mailer>,
+}
+
+impl AcceptedMailHandler {
+    /// Creates the handler.
+    #[must_use]
+    pub fn new(ports: Ports, directory: Arc<dyn Directory>, mailer: Arc<dyn Mailer>) -> Self {
+        Self { ports, directory, mailer }
+    }
+}
+
+#[async_trait]
+impl Handler<AcceptedMail> for AcceptedMailHandler {
+    async fn run(&self, job: AcceptedMail, context: &Context) -> Result<(), JobError> {
+        let couple = self.ports.store.couple(job.couple).await?;
+        let Some(couple) = couple.filter(|couple| couple.ended_at.is_none()) else { return Ok(()) };
+        let Some(side) = couple.side_of(job.inviter) else { return Ok(()) };
+        let Some(partner) = self.directory.profile(couple.member(side.other())).await? else { return Ok(()) };
+        let Some(contact) = self.directory.contact(job.inviter).await? else { return Ok(()) };
+        let message = Message::InviteAccepted { partner: partner.display_name };
+        let (id, at) = (context.id.to_string(), context.enqueued_at);
+        self.mailer.send(&Mail { id, to: contact.email, locale: contact.locale, at, message }).await?;
+        Ok(())
+    }
 }
 
 /// Listener that enqueues the mail of each invite to an address.
@@ -77,15 +123,17 @@ impl Handler<InviteMail> for InviteMailHandler {
         if store.is_blocked(owner.unwrap_or(invite.inviter), invite.inviter).await? {
             return Ok(());
         }
+        // The language of the recipient, or of the inviter if the recipient is unknown.
         let contact = self.directory.contact(owner.unwrap_or(invite.inviter)).await?;
-        let locale = contact.filter(|_| owner.is_some()).and_then(|contact| contact.locale);
+        let locale = contact.and_then(|contact| contact.locale);
         if !self.directory.may_pair(invite.inviter, &invite.inviter_email).await? {
             return Ok(());
         }
         let Some(from) = self.directory.profile(invite.inviter).await? else { return Ok(()) };
         let message = Message::Invitation {
-            from: from.display_name,
-            message: invite.message.clone(),
+            // No text of the inviter to an address that nobody has confirmed.
+            from: owner.map(|_| from.display_name),
+            message: invite.message.clone().filter(|_| owner.is_some()),
             code: rules::code_of(&self.ports.keys, invite.id),
             link: self.ports.links.to("invite", &rules::link_of(&self.ports.keys, invite.id)),
             expires_at: invite.expires_at,

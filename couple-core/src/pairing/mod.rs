@@ -24,7 +24,9 @@ pub mod rules;
 mod service;
 
 pub(crate) use job::MailInvites;
-pub use job::{InviteMail, InviteMailHandler, PurgeInvites, PurgeInvitesHandler};
+pub use job::{
+    AcceptedMail, AcceptedMailHandler, InviteMail, InviteMailHandler, PurgeInvites, PurgeInvitesHandler,
+};
 pub use port::{Directory, PairingChange, PairingReads};
 pub use service::{InviteOutcome, InviteRef, NewInvite, Pairings, SentInvite};
 

@@ -1,6 +1,7 @@
 //! Mail: texts of messages, and mailers.
 
-mod english;
+mod built_in;
+mod catalogue;
 mod fakes;
 mod file;
 mod render;

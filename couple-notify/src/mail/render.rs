@@ -12,7 +12,7 @@ use lettre::{
     message::{Body, Mailbox, MultiPart, SinglePart, header, header::ContentTransferEncoding as Encoding},
 };
 
-use super::{Templates, english::english};
+use super::{Templates, built_in::built_in};
 
 /// Sender of mails: the app's name and the address, and the host's texts.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ impl fmt::Debug for Letterhead {
 
 /// Maximum bytes of a line without its line break (RFC 5322, 2.1.1).
 const MAX_LINE_BYTES: usize = 998;
+/// Maximum bytes of a line that every program and relay leaves as it is (RFC 5322, 2.1.1).
+const MAX_SHORT_LINE_BYTES: usize = 78;
 
 impl Letterhead {
     /// Mail from `app` at `address`.
@@ -63,10 +65,14 @@ impl Letterhead {
         };
         let mailbox: Address =
             ascii.parse().map_err(|e: lettre::address::AddressError| wrong(e.to_string()))?;
-        Ok(Self { app: app.to_owned(), from: Mailbox::new(Some(app.to_owned()), mailbox), templates: None })
+        Ok(Self {
+            app: app.to_owned(),
+            from: Mailbox::new(Some(without_encoded_words(app)), mailbox),
+            templates: None,
+        })
     }
 
-    /// Sets the port that writes the texts. Default: English texts without HTML.
+    /// Sets the port that writes the texts. Default: built-in texts in the language of the recipient, as text and HTML.
     #[must_use]
     pub fn with_templates(mut self, templates: impl Templates) -> Self {
         self.templates = Some(Arc::new(templates));
@@ -82,7 +88,11 @@ impl Letterhead {
             Error::new(ErrorKind::Rejected, "render mail").source(source)
         })?;
         let replaced = self.templates.as_ref().and_then(|templates| templates.render(mail, &self.app));
-        let words = replaced.unwrap_or_else(|| english(&mail.message, &self.app));
+        let (words, language) = match replaced {
+            // The language of a host's text is unknown.
+            Some(words) => (words, None),
+            None => built_in(mail, &self.app),
+        };
         if words.subject.chars().any(char::is_control) {
             return Err(
                 Error::new(ErrorKind::Rejected, "render mail").context("the subject must be one line")
@@ -96,19 +106,26 @@ impl Letterhead {
         let builder = lettre::Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to))
-            .subject(words.subject)
+            .subject(without_encoded_words(&words.subject))
             .date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-            .message_id(Some(format!("<{}@{}>", mail.id, self.from.email.domain())))
+            .message_id(Some(format!("<{}@{}>", local_part(&mail.id), self.from.email.domain())))
             .raw_header(automatic);
-        let text = part(header::ContentType::TEXT_PLAIN, &words.text);
+        let builder = match language {
+            Some(language) => builder.raw_header(header::HeaderValue::new(
+                header::HeaderName::new_from_ascii_str("Content-Language"),
+                language.to_owned(),
+            )),
+            None => builder,
+        };
+        let text = part(header::ContentType::TEXT_PLAIN, &words.text, MAX_LINE_BYTES);
         match words.html {
             None => builder.singlepart(text),
             // The last part is the preferred one (RFC 2046, 5.1.4).
-            Some(html) => builder.multipart(
-                MultiPart::alternative()
-                    .singlepart(text)
-                    .singlepart(part(header::ContentType::TEXT_HTML, &html)),
-            ),
+            Some(html) => builder.multipart(MultiPart::alternative().singlepart(text).singlepart(part(
+                header::ContentType::TEXT_HTML,
+                &html,
+                MAX_SHORT_LINE_BYTES,
+            ))),
         }
         .map_err(refused)
     }
@@ -118,17 +135,29 @@ impl Letterhead {
 ///
 /// 8-bit bodies need the extension 8BITMIME, which not every relay has (RFC 6152).
 ///
-/// ASCII text is sent unencoded, so that a code and a link are readable in a mail file; any other text is sent in the shorter of
-/// quoted-printable and base64 (RFC 2045).
-fn part(content_type: header::ContentType, text: &str) -> SinglePart {
+/// ASCII text without lines above `max_line_bytes` is sent unencoded, so that a code and a link are readable in a mail file; any other text
+/// is sent in the shorter of quoted-printable and base64, whose lines have at most 76 characters (RFC 2045).
+fn part(content_type: header::ContentType, text: &str, max_line_bytes: usize) -> SinglePart {
     // Texts of a host may have line ends of other systems.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    let body = if text.is_ascii() && text.lines().all(|line| line.len() <= MAX_LINE_BYTES) {
+    let body = if text.is_ascii() && text.lines().all(|line| line.len() <= max_line_bytes) {
         Body::dangerous_pre_encoded(text.replace('\n', "\r\n").into_bytes(), Encoding::SevenBit)
     } else {
         Body::new(text)
     };
     SinglePart::builder().header(content_type).body(body)
+}
+
+/// Left side of a `Message-ID`: characters that it may not have become `-` (RFC 5322, 3.6.4).
+fn local_part(id: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '.' | '=');
+    id.chars().map(|c| if allowed(c) { c } else { '-' }).collect()
+}
+
+/// Text of a header that mail programs do not decode: `=?` begins an encoded word, in which text could be hidden (RFC 2047, 2).
+fn without_encoded_words(text: &str) -> String {
+    // A word joiner is invisible.
+    text.replace("=?", "=\u{2060}?")
 }
 
 impl Default for Letterhead {
@@ -143,6 +172,8 @@ mod tests {
         DisplayName, EmailAddress, Label, Locale, Secret, Timestamp,
         mail::{Lifetimes, MailText, Message},
     };
+
+    use mail_parser::MessageParser;
 
     use super::*;
 
@@ -198,7 +229,7 @@ mod tests {
 
     fn invitation(name: &str, message: Option<&str>) -> String {
         let message = Message::Invitation {
-            from: DisplayName::from_stored(name),
+            from: Some(DisplayName::from_stored(name)),
             message: message.map(Label::from_stored),
             code: Secret::new("ABCD-EFGH".to_owned()),
             link: Secret::new("http://x/open/invite#invite_a".to_owned()),
@@ -207,26 +238,175 @@ mod tests {
         rendered_with(&Letterhead::default(), message, "ana@example.org")
     }
 
-    /// The decoded body of a mail in quoted-printable (RFC 2045, 6.7).
-    fn decoded(mail: &str) -> String {
-        let (head, body) = mail.split_once("\r\n\r\n").unwrap();
-        if !head.contains("quoted-printable") {
-            return body.to_owned();
-        }
-        let body = body.replace("=\r\n", "");
-        let mut bytes = Vec::new();
-        let mut rest = body.as_bytes();
-        while let Some((&first, after)) = rest.split_first() {
-            rest = after;
-            if first == b'=' {
-                let hex = std::str::from_utf8(&rest[..2]).unwrap();
-                bytes.push(u8::from_str_radix(hex, 16).unwrap());
-                rest = &rest[2..];
-            } else {
-                bytes.push(first);
+    fn parsed(mail: &str) -> mail_parser::Message<'_> {
+        MessageParser::new().parse(mail.as_bytes()).unwrap()
+    }
+
+    /// The decoded plain text of a mail.
+    fn text_of(mail: &str) -> String {
+        parsed(mail).body_text(0).unwrap().replace("\r\n", "\n")
+    }
+
+    /// The decoded HTML of a mail, without line breaks.
+    fn html_of(mail: &str) -> String {
+        parsed(mail).body_html(0).unwrap().replace("\r\n", "").replace('\n', "")
+    }
+
+    const CODE: &str = "123456";
+    const LINK: &str = "https://couple.example/open/verify#verify_a1b2c3d4e5f6a7b8c9d0e1f2";
+
+    /// Every message with a built-in text; those with a code or a link have [`CODE`] and [`LINK`].
+    fn every_message(name: &str) -> Vec<Message> {
+        let (code, link) = (|| Secret::new(CODE.to_owned()), || Secret::new(LINK.to_owned()));
+        let lifetimes = Lifetimes { code: Duration::from_mins(10), link: Duration::from_hours(24) };
+        let at = Timestamp::from_micros(1_767_312_000_000_000);
+        let from = Some(DisplayName::from_stored(name));
+        let message = Some(Label::from_stored("See <b>you</b> & me"));
+        vec![
+            Message::ConfirmSignUp { code: code(), link: link(), lifetimes },
+            Message::AlreadySignedUp,
+            Message::SignInCode { code: code(), link: link(), lifetimes },
+            Message::SetPassword { link: link(), lifetime: lifetimes.link },
+            Message::ConfirmEmail { code: code(), link: link(), lifetimes },
+            Message::EmailChangeAsked { link: link(), lifetime: lifetimes.link },
+            Message::EmailChanged,
+            Message::EmailConfirmed,
+            Message::PasswordChanged,
+            Message::NewDevice { device: Some(Label::from_stored(name)), at },
+            Message::NewDevice { device: None, at },
+            Message::DeletionScheduled { due: at },
+            Message::Deleted,
+            Message::Invitation { from, message, code: code(), link: link(), expires_at: at },
+            Message::Invitation { from: None, message: None, code: code(), link: link(), expires_at: at },
+            Message::InviteAccepted { partner: DisplayName::from_stored(name) },
+        ]
+    }
+
+    #[test]
+    fn every_message_has_text_and_html_in_every_language() {
+        for (tag, direction) in [
+            ("en", "ltr"),
+            ("ar", "rtl"),
+            ("de", "ltr"),
+            ("es", "ltr"),
+            ("fr", "ltr"),
+            ("ja", "ltr"),
+            ("ko", "ltr"),
+            ("pt-BR", "ltr"),
+        ] {
+            let mut texts = std::collections::BTreeSet::new();
+            for message in every_message("Zoë & <Ana>") {
+                let has_link = format!("{message:?}").contains("link");
+                let has_code = format!("{message:?}").contains("code");
+                let mut mail = mail(message, "ana@example.org");
+                mail.locale = Locale::matched(tag);
+                let wire = rendered(&Letterhead::new("Two Hearts", "a@example.org").unwrap(), &mail);
+                assert!(wire.is_ascii(), "{wire}");
+                assert!(wire.lines().all(|line| line.len() <= MAX_LINE_BYTES), "{wire}");
+                let encoded = wire.split("Content-Transfer-Encoding: 7bit").next().unwrap();
+                assert!(encoded.lines().all(|line| line.len() <= MAX_SHORT_LINE_BYTES), "{encoded}");
+                assert!(wire.contains(&format!("Content-Language: {tag}\r\n")), "{wire}");
+                let (text, html) = (text_of(&wire), html_of(&wire));
+                assert!(parsed(&wire).subject().is_some_and(|s| s.contains("Two Hearts")), "{wire}");
+                assert!(!text.contains(['{', '}', '$']), "{text}");
+                assert!(texts.insert(text.clone()), "two messages have one text: {text}");
+                assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>"), "{html}");
+                assert!(html.contains(&format!("<html lang=\"{tag}\" dir=\"{direction}\">")), "{html}");
+                assert_eq!(has_code, text.contains(&format!("\n    {CODE}\n")), "{text}");
+                assert_eq!(has_code, html.contains(&format!(">{CODE}</td>")), "{html}");
+                assert_eq!(has_link, text.contains(&format!("\n{LINK}\n")), "{text}");
+                assert_eq!(has_link, html.contains(&format!("<a href=\"{LINK}\"")), "{html}");
+                assert_eq!(has_link, html.contains(&format!(">{LINK}</a>")), "{html}");
+                for active in
+                    ["<script", "<img", "<link ", "src=", "url(", "@import", "<Ana>", "<b>", "http:"]
+                {
+                    assert!(!html.contains(active), "{active} in {html}");
+                }
+                for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+                    let line = line.replace('&', "&#38;").replace('<', "&#60;").replace('>', "&#62;");
+                    let line = line.trim_matches('"');
+                    assert!(html.contains(line), "{line:?} is in the text only: {html}");
+                }
             }
         }
-        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn text_of_a_user_keeps_its_direction() {
+        let arabic = DisplayName::from_stored("محمد");
+        let mut mail = mail(Message::InviteAccepted { partner: arabic.clone() }, "ana@example.org");
+        let text = text_of(&rendered(&Letterhead::default(), &mail));
+        assert!(text.starts_with("\u{2068}محمد\u{2069} accepted"), "{text}");
+        mail.locale = Locale::matched("ar");
+        mail.message = Message::InviteAccepted { partner: DisplayName::from_stored("Ana\u{202e}") };
+        let text = text_of(&rendered(&Letterhead::default(), &mail));
+        assert!(text.contains("\u{2068}Ana \u{2069}"), "{text}");
+    }
+
+    #[test]
+    fn hostile_names_and_subjects_add_no_header_recipient_or_part() {
+        let hostile = [
+            "A\r\nBcc: x@evil.example\r\n\r\n<b>x</b>",
+            "A\nBcc: x@evil.example",
+            "A\rBcc: x@evil.example",
+            "A\0Bcc: x@evil.example",
+            "A\u{2028}Bcc: x@evil.example\u{2029}To: y@evil.example",
+            "A\u{85}Bcc: x@evil.example",
+            "=?utf-8?q?A=0D=0ABcc:_x@evil.example?=",
+            "=?utf-8?B?QQ0KQmNjOiB4QGV2aWwuZXhhbXBsZQ==?=",
+            "x@evil.example, y@evil.example",
+            "\"x\" <x@evil.example>",
+            "x\" <x@evil.example>, \"",
+            "<x@evil.example>; Bcc: x@evil.example",
+            "(x) \\\" \\\\",
+            "--\r\nContent-Type: text/html\r\n\r\nx",
+            "Zoë, \"Bcc\": x@evil.example",
+            &"é, ".repeat(60),
+        ];
+        let names =
+            |wire: &str| parsed(wire).headers_raw().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        let plain = rendered_with(&Letterhead::default(), custom("Plain", None), "ana@example.org");
+        for text in hostile {
+            for message in every_message(text) {
+                let expected = rendered_with(&Letterhead::default(), Message::Deleted, "ana@example.org");
+                let wire = rendered_with(&Letterhead::default(), message, "ana@example.org");
+                assert!(wire.is_ascii(), "{wire}");
+                let mail = parsed(&wire);
+                assert_eq!(names(&wire), names(&expected), "{text:?}");
+                assert_eq!((mail.text_body_count(), mail.html_body_count()), (1, 1), "{text:?}");
+                assert_eq!((mail.attachment_count(), mail.parts.len()), (0, 3), "{text:?}");
+                let to: Vec<_> = mail.to().unwrap().iter().filter_map(|to| to.address()).collect();
+                assert_eq!(to, ["ana@example.org"], "{text:?}");
+                assert!(!mail.subject().unwrap().contains("evil"), "{text:?}");
+            }
+            // As the subject of a host's own mail, and as the name of the app.
+            let host = mail(custom(text, None), "ana@example.org");
+            let sent = Letterhead::default().render(&host).map(|sent| sent.formatted());
+            assert_eq!(sent.is_err(), text.chars().any(char::is_control), "{text:?}");
+            if let Ok(wire) = sent {
+                let wire = String::from_utf8(wire).unwrap();
+                assert!(wire.is_ascii(), "{wire}");
+                assert_eq!(names(&wire), names(&plain), "{text:?}");
+                let subject = parsed(&wire).subject().unwrap().replace('\u{2060}', "");
+                assert_eq!(subject.trim(), text.trim(), "{wire}");
+            }
+            if let Ok(letterhead) = Letterhead::new(text, "a@example.org") {
+                let wire = rendered_with(&letterhead, custom("Plain", None), "ana@example.org");
+                assert!(wire.is_ascii(), "{wire}");
+                assert_eq!(names(&wire), names(&plain), "{text:?}");
+                let mail = parsed(&wire);
+                let from: Vec<_> = mail.from().unwrap().iter().filter_map(|from| from.address()).collect();
+                assert_eq!(from, ["a@example.org"], "{text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn message_id_has_only_characters_that_it_may_have() {
+        let mut mail = mail(Message::Deleted, "ana@example.org");
+        mail.id = "a\r\nBcc: <x@evil.example>\u{2028}é".to_owned();
+        let wire = rendered(&Letterhead::default(), &mail);
+        assert!(wire.contains("Message-ID: <a--Bcc---x-evil.example---@localhost>\r\n"), "{wire}");
     }
 
     #[test]
@@ -238,7 +418,8 @@ mod tests {
             "Date: Thu, 01 Jan 2026 00:00:00 +0000\r\n",
             "Message-ID: <01@localhost>\r\n",
             "Auto-Submitted: auto-generated\r\n",
-            "Content-Transfer-Encoding: 7bit\r\n",
+            "Content-Language: en\r\n",
+            "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n",
             "    123456\r\n",
             "http://x/open/verify#verify_a\r\n",
         ] {
@@ -249,16 +430,16 @@ mod tests {
     #[test]
     fn mail_says_how_long_code_and_link_work() {
         let text = rendered_with(&Letterhead::default(), sign_up(), "ana@example.org");
-        assert!(text.contains("It works for 10 minutes. Or open this link within 24 hours:"), "{text}");
+        assert!(text.contains("The code works for 10 minutes, the link for 24 hours."), "{text}");
         let link = || Secret::new("http://x/open/cancel#a".to_owned());
         let reset = Message::SetPassword { link: link(), lifetime: Duration::from_hours(1) };
         let text = rendered_with(&Letterhead::default(), reset, "ana@example.org");
-        assert!(text.contains("Open this link within 1 hour to set"), "{text}");
+        assert!(text.contains("The link works for 1 hour."), "{text}");
         let asked = Message::EmailChangeAsked { link: link(), lifetime: Duration::from_hours(48) };
         let text = rendered_with(&Letterhead::default(), asked, "ana@example.org");
-        assert!(text.contains("open this link within 2 days to keep"), "{text}");
-        let text = decoded(&invitation("Ana", None));
-        assert!(text.contains("Both work until 2026-01-02 00:00 UTC."), "{text}");
+        assert!(text.contains("The link works for 2 days."), "{text}");
+        let text = text_of(&invitation("Ana", None));
+        assert!(text.contains("Code and link work until January 2, 2026, 00:00 UTC."), "{text}");
     }
 
     #[test]
@@ -276,8 +457,8 @@ mod tests {
             assert!(!text.contains("Content-Transfer-Encoding: 8bit"), "{text}");
         }
         let text = invitation("Zoë", Some("Salut, ça va ?"));
-        assert!(decoded(&text).contains("Zoë wants to pair with you"), "{text}");
-        assert!(decoded(&text).contains("\r\nhttp://x/open/invite#invite_a\r\n"), "{text}");
+        assert!(text_of(&text).contains("Zoë wants to connect with you"), "{text}");
+        assert!(text_of(&text).contains("\nhttp://x/open/invite#invite_a\n"), "{text}");
     }
 
     #[test]
@@ -305,7 +486,7 @@ mod tests {
 
     #[test]
     fn invitation_neutralises_links_and_long_text_of_the_inviter() {
-        let text = decoded(&invitation(
+        let text = text_of(&invitation(
             "WIN at https://evil.example/x",
             Some("www.evil.example or mail me@evil.example, tel:+123 evil。example"),
         ));
@@ -314,12 +495,12 @@ mod tests {
             assert!(!text.contains(link), "{link} in {text}");
         }
         assert!(text.contains("https[:]//evil[.]example/x"), "{text}");
-        let long = decoded(&invitation(&"a".repeat(64), Some(&"b".repeat(200))));
+        let long = text_of(&invitation(&"a".repeat(64), Some(&"b".repeat(200))));
         assert!(long.contains(&format!("{}…", "a".repeat(40))), "{long}");
         assert!(long.contains(&format!("{}…", "b".repeat(160))), "{long}");
         // Ordinary text stays as it was typed.
         let plain =
-            decoded(&invitation("Ana-Maria O'Neil", Some("Hi! See you at 18:30, ok? 3.5 km. I <3 you...")));
+            text_of(&invitation("Ana-Maria O'Neil", Some("Hi! See you at 18:30, ok? 3.5 km. I <3 you...")));
         assert!(plain.contains("Ana-Maria O'Neil wants"), "{plain}");
         assert!(plain.contains("See you at 18:30, ok?"), "{plain}");
         assert!(plain.contains("I <3 you..."), "{plain}");
@@ -353,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_template_falls_back_to_english() {
+    fn missing_template_falls_back_to_the_built_in_text() {
         let letterhead = Letterhead::default().with_templates(german);
         let mut mail = mail(sign_up(), "ana@example.org");
         let text = rendered(&letterhead, &mail);
@@ -361,7 +542,7 @@ mod tests {
         mail.locale = Locale::matched("de");
         mail.message = Message::PasswordChanged;
         let text = rendered(&letterhead, &mail);
-        assert!(text.contains("Subject: Your password at Couple was changed\r\n"), "{text}");
+        assert_eq!(parsed(&text).subject(), Some("Dein Passwort bei Couple wurde geändert"), "{text}");
     }
 
     #[test]
@@ -382,8 +563,7 @@ mod tests {
         let plain = text.find("Content-Type: text/plain").unwrap();
         let rich = text.find("Content-Type: text/html; charset=utf-8").unwrap();
         assert!(plain < rich, "programs prefer the last part: {text}");
-        let (_, rich) = text.split_once("Content-Type: text/html; charset=utf-8").unwrap();
-        assert!(decoded(rich).starts_with("<p>Bis später, <b>Zoë</b></p>"), "{rich}");
+        assert_eq!(html_of(&text), "<p>Bis später, <b>Zoë</b></p>");
     }
 
     #[test]

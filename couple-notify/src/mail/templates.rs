@@ -14,7 +14,12 @@ use couple_core::mail::{Mail, MailText};
 /// let german = |mail: &Mail, app: &str| match (&mail.message, mail.locale.as_ref().map(|locale| locale.as_str())) {
 ///     (Message::Invitation { from, code, link, .. }, Some("de")) => Some(MailText {
 ///         subject: format!("Eine Einladung bei {app}"),
-///         text: format!("{} lädt dich ein. Code: {}\n\n{}\n", defused(from.as_str(), 40), code.expose(), link.expose()),
+///         text: format!(
+///             "{} lädt dich ein. Code: {}\n\n{}\n",
+///             from.as_ref().map_or("Jemand".into(), |from| defused(from.as_str(), 40)),
+///             code.expose(),
+///             link.expose()
+///         ),
 ///         html: None,
 ///     }),
 ///     _ => None,
@@ -25,7 +30,7 @@ use couple_core::mail::{Mail, MailText};
 pub trait Templates: Send + Sync + 'static {
     /// Text of a mail in the language of [`Mail::locale`], from the app named `app`.
     ///
-    /// None for the built-in English text, or for the text of a [custom](couple_core::mail::Message::Custom) mail.
+    /// None for the built-in text in that language, or for the text of a [custom](couple_core::mail::Message::Custom) mail.
     fn render(&self, mail: &Mail, app: &str) -> Option<MailText>;
 }
 
@@ -37,11 +42,11 @@ impl<F: Fn(&Mail, &str) -> Option<MailText> + Send + Sync + 'static> Templates f
 
 /// Prepares text that another user typed for a mail to a recipient who did not ask for it.
 ///
-/// At most `max_chars` characters on one line. Text that mail programs turn into links is changed so that they do not:
+/// At most `max_chars` characters on one line, without characters that change the direction of text. Text that mail programs turn into links is changed so that they do not:
 /// `https[:]//example[.]org`, `ana[at]example[.]org`. HTML is not escaped.
 #[must_use]
 pub fn defused(text: &str, max_chars: usize) -> String {
-    let mut characters = text.chars().map(|c| if c.is_control() { ' ' } else { c }).peekable();
+    let mut characters = text.chars().map(|c| if breaks_text(c) { ' ' } else { c }).peekable();
     let (mut out, mut before) = (String::new(), ' ');
     for _ in 0..max_chars {
         let Some(c) = characters.next() else { return out };
@@ -63,4 +68,9 @@ pub fn defused(text: &str, max_chars: usize) -> String {
         out.push('…');
     }
     out
+}
+
+/// Controls, separators of lines and paragraphs, and controls of bidirectional text (UAX 9, 2).
+fn breaks_text(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -131,6 +131,10 @@ impl Accounts {
                         changes.push(self.remember_client(context, presented.token.email.key(), now));
                         changes
                             .push(self.notify(account, |to, locale| MailJob::EmailChanged { to, locale })?);
+                        changes.push(self.notify(account, |_, locale| MailJob::EmailConfirmed {
+                            to: presented.token.email.clone(),
+                            locale,
+                        })?);
                         changes
                     }
                     _ => return Err(Failure::Refused(AccountError::InvalidToken)),

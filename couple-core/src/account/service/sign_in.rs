@@ -3,7 +3,7 @@
 use super::{AccountResult, Accounts, Proof, SignedIn, admission::Attempt};
 use crate::{
     Decision, EmailAddress, EmailKey, Failure, RequestContext, Secret, UnitOfWork,
-    account::{Account, AccountError, Password, PasswordHash, TokenKind, rules},
+    account::{Account, AccountError, MailJob, Password, PasswordHash, TokenKind, rules},
 };
 
 /// Credentials of a sign-in.
@@ -34,6 +34,8 @@ struct VerifiedAccount {
     matched: PasswordHash,
     /// Hash with the current cost, if the stored one has another.
     rehashed: Option<PasswordHash>,
+    /// Whether the account has a session of a device with the same name.
+    known_device: bool,
 }
 
 impl Accounts {
@@ -71,14 +73,23 @@ impl Accounts {
                 context,
                 self.admit_password(context, email.key()),
                 async |attempt, previous| {
-                    self.verified_account(&attempt, email.key(), password, previous).await
+                    self.verified_account(context, &attempt, email.key(), password, previous).await
                 },
-                |attempt, VerifiedAccount { account, rehashed, .. }| {
+                |attempt, VerifiedAccount { account, rehashed, known_device, .. }| {
                     let new = self.new_session(account.id, context, now);
                     let (account, mut changes) =
                         rules::sign_in(account, rehashed.clone(), None, new.session.clone(), now)
                             .map_err(Failure::Refused)?;
                     changes.extend(self.right_password(context, email.key(), attempt, now));
+                    if !known_device {
+                        let (device, at) = (context.device.clone(), now);
+                        changes.push(self.notify(&account, |to, locale| MailJob::NewDevice {
+                            to,
+                            locale,
+                            device,
+                            at,
+                        })?);
+                    }
                     let answer = SignedIn { account, session: new.session, token: new.token };
                     Ok(Decision::Commit { changes, outcome: new.outcome, answer })
                 },
@@ -89,6 +100,7 @@ impl Accounts {
 
     async fn verified_account(
         &self,
+        context: &RequestContext,
         attempt: &Attempt,
         email: &EmailKey,
         password: &Secret<String>,
@@ -110,7 +122,9 @@ impl Accounts {
         let matched = stored.cloned();
         match (account, matched, rehashed) {
             (Some(account), Some(matched), Some(rehashed)) => {
-                Ok(VerifiedAccount { account, matched, rehashed })
+                let sessions = self.ports.store.sessions_of(account.id).await?;
+                let known_device = sessions.iter().any(|session| session.device == context.device);
+                Ok(VerifiedAccount { account, matched, rehashed, known_device })
             }
             _ => Err(self.wrong_guess(attempt, Vec::new(), AccountError::InvalidCredentials).await),
         }

@@ -2,10 +2,11 @@
 
 use super::{PairingResult, Pairings, account_key, invalid};
 use crate::{
-    AccountId, Completed, CoupleId, Decision, Failure, Invalid, InviteId, RequestContext, Secret, UnitOfWork,
+    AccountId, Change, Completed, CoupleId, Decision, Error, Failure, Invalid, InviteId, RequestContext,
+    Secret, UnitOfWork,
     limits::{LimitKey, per_client, rules as limit},
     pairing::{
-        Couple, Invite, InviteState, PairingError, Person, Profile,
+        AcceptedMail, Couple, Invite, InviteState, PairingError, Person, Profile,
         rules::{self, AcceptDecision, AcceptFacts},
     },
 };
@@ -118,7 +119,8 @@ impl Pairings {
                 },
                 |(), read| match self.decide_accept(person, read, now).map_err(Failure::Refused)? {
                     AcceptDecision::AlreadyPaired(couple) => Ok(Decision::Answer(*couple)),
-                    AcceptDecision::Paired(couple, changes) => {
+                    AcceptDecision::Paired(couple, mut changes) => {
+                        changes.extend(self.tell_inviter(person, &couple)?);
                         Ok(Decision::Commit { changes, outcome: couple.id, answer: *couple })
                     }
                 },
@@ -183,6 +185,13 @@ impl Pairings {
             id: self.ports.new_id(),
         };
         rules::accept(&facts, now)
+    }
+
+    /// Job that tells the inviter of the couple that `person` has created by accepting.
+    pub(super) fn tell_inviter(&self, person: &Person, couple: &Couple) -> Result<Option<Change>, Error> {
+        let inviter = couple.side_of(person.id).map(|side| couple.member(side.other()));
+        let job = inviter.map(|inviter| AcceptedMail { couple: couple.id, inviter });
+        job.map(|job| self.ports.enqueue(&job)).transpose()
     }
 
     /// Declines an invite.

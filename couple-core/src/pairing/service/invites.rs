@@ -123,7 +123,8 @@ impl Pairings {
                                 AcceptDecision::AlreadyPaired(couple) => {
                                     return Ok(Decision::Answer(RecordedOutcome::Couple(couple.id)));
                                 }
-                                AcceptDecision::Paired(couple, changes) => {
+                                AcceptDecision::Paired(couple, mut changes) => {
+                                    changes.extend(self.tell_inviter(person, &couple)?);
                                     (changes, RecordedOutcome::Couple(couple.id))
                                 }
                             }

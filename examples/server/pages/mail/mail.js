@@ -48,6 +48,29 @@ async function copy(code, button) {
   }
 }
 
+/**
+ * Shows the HTML of a mail in a frame as wide as a phone, in light or dark colours, or its text.
+ * @param {Mail} mail
+ * @param {HTMLElement} article
+ */
+function showOnPhone(mail, article) {
+  const frame = article.querySelector('.phone iframe');
+  const dark = matchMedia('(prefers-color-scheme: dark)').matches;
+  const show = (as) => {
+    frame.hidden = as === 'text';
+    article.querySelector('pre').hidden = as !== 'text';
+    // A frame is loaded when it is near the visible part of the page.
+    if (as !== 'text') frame.src = `messages/${encodeURIComponent(mail.id)}/html?colours=${as}`;
+  };
+  frame.loading = 'lazy';
+  for (const input of article.querySelectorAll('.phone input')) {
+    input.name = `as-${mail.id}`;
+    input.checked = input.value === (dark ? 'dark' : 'light');
+    input.addEventListener('change', () => show(input.value));
+    if (input.checked) show(input.value);
+  }
+}
+
 /** @param {Mail} mail */
 function render(mail) {
   const article = element('mail').content.cloneNode(true).querySelector('article');
@@ -66,16 +89,9 @@ function render(mail) {
   link.hidden = !mail.link;
   if (mail.link) link.href = mail.link;
   const text = find('pre');
-  if (mail.html) {
-    const frame = document.createElement('iframe');
-    frame.title = 'HTML of the mail';
-    // Without permissions: no scripts, no forms, no navigation. The page's own policy also applies to its content.
-    frame.setAttribute('sandbox', '');
-    frame.srcdoc = mail.html;
-    text.replaceWith(frame);
-  } else {
-    text.textContent = mail.text;
-  }
+  text.textContent = mail.text;
+  if (mail.html) showOnPhone(mail, article);
+  else find('.phone').remove();
   const rows = mail.headers.map(({ name, value }) => {
     const row = document.createElement('tr');
     const [head, cell] = ['th', 'td'].map((tag) => row.appendChild(document.createElement(tag)));
