@@ -731,6 +731,34 @@ test("the queue and the uploads are sent when a deletion is refused", async () =
   assert.deepEqual(writes(server).slice(0, 2).sort(), ["POST /v1/couple/entries", "POST /v1/uploads"]);
 });
 
+test("an upload that has begun waits while a deletion runs", async () => {
+  const { client, server } = await live({ uploadChunk: 1 });
+  const { asked, answer } = held(server);
+  const { intercept } = server;
+  const patches = () => server.requests.filter((request) => request.startsWith("PATCH")).length;
+  /** @type {Promise<void> | undefined} */
+  let removed;
+  server.intercept = async (request) => {
+    if (request.path === "/v1/uploads") return json(201, undefined, { location: "/v1/uploads/1" });
+    if (request.path !== "/v1/uploads/1") return intercept(request);
+    removed ??= assert.rejects(client.account.remove(), { code: "recent_sign_in_required" });
+    await until(() => asked.length === 1);
+    const offset = request.method === "HEAD" ? 1 : patches();
+    return json(204, undefined, { "upload-offset": String(offset), ...(offset === 3 && { "content-location": "/v1/media/m1" }) });
+  };
+  const progress = /** @type {number[]} */ ([]);
+  client.on("upload", ({ sent }) => progress.push(sent));
+  await client.media.upload(new Blob(["abc"]), { purpose: "photo" });
+  await until(() => progress.includes(1));
+  await client.refresh();
+  await client.refresh();
+  assert.equal(patches(), 1);
+  answer(problem(403, "recent_sign_in_required"));
+  await removed;
+  await until(() => client.media.uploads.length === 0);
+  assert.deepEqual([patches(), progress.at(-1)], [3, 3]);
+});
+
 test("a write and an upload whose token was replaced meanwhile are sent again with the new one", async () => {
   const { client, server, events } = await live();
   let sent = 0;
@@ -866,6 +894,35 @@ test("a new session whose response arrives after the sign-out is ended on the se
   assert.deepEqual(ended, ["Bearer token-1", "Bearer token-2"]);
   assert.equal(one.session, null);
   assert.deepEqual(reasons, { one: ["signed_out"], two: ["signed_out"] });
+  assert.deepEqual(await storage.entries(""), []);
+});
+
+test("a session that is ended by its token, and refused, does not end the session of another account", async () => {
+  const { client, server } = await live();
+  let changed = () => {};
+  server.intercept = ({ method, path, headers }) => {
+    if (path === "/v1/password") {
+      const { session } = server;
+      return new Promise((resolve) => (changed = () => resolve(json(200, session))));
+    }
+    return method === "DELETE" && headers.get("authorization") !== `Bearer ${server.token}` ? problem(401, "unauthenticated") : undefined;
+  };
+  const change = client.account.setPassword({ new_password: "another password" });
+  await until(() => server.requests.includes("PUT /v1/password"));
+  Object.assign(server, { token: "token-2", accountId: "account-2" });
+  await client.account.signIn({ email: "ben@example.org", password: "a long password" });
+  changed();
+  await change.catch(() => {});
+  assert.equal(client.session?.account_id, "account-2");
+});
+
+test("a tab that becomes the leader after a sign-out stores nothing", async () => {
+  const { storage, one, two } = await twoTabs();
+  await two.account.signOut();
+  await until(() => one.session === null);
+  await one.close();
+  await until(() => two.status.leader);
+  await two.close();
   assert.deepEqual(await storage.entries(""), []);
 });
 
