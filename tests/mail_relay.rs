@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep};
 
 /// Concurrent clients that sign up.
 const CLIENTS: usize = 8;
+/// Mails that a process sends at the same time: the concurrency of the queue `mail` (`Backend::builder`).
+const CONCURRENT_MAILS: usize = 8;
 
 fn number(name: &str, otherwise: usize) -> usize {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().unwrap())
@@ -220,5 +222,6 @@ async fn killed_worker_loses_no_mail_and_repeats_few() {
         "{} mails, {kills} kills: {ratio:.4} copies per mail; not accepted at the kills: {unsent:?}",
         expected.len()
     );
-    assert!(ratio <= 1.02, "{ratio:.4} copies per mail");
+    let most = expected.len() + CONCURRENT_MAILS * kills;
+    assert!(accepted.len() <= most, "{} copies of {} mails, {kills} kills", accepted.len(), expected.len());
 }
