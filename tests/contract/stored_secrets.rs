@@ -324,8 +324,11 @@ fn needles(kind: &str, secret: &str) -> Vec<String> {
 
 /// Whether `value` contains `needle`, which with fewer than eight characters must be a whole word: numbers contain any six digits.
 fn contains(value: &str, needle: &str) -> bool {
-    let continues = |next: char| needle.len() < 8 && next.is_ascii_alphanumeric();
-    secret_search::find(value, needle, continues).is_some()
+    let is_part = |next: Option<char>| next.is_some_and(|next| next.is_ascii_alphanumeric());
+    let is_found = |before: &str, after: &str| {
+        needle.len() >= 8 || !(is_part(before.chars().next_back()) || is_part(after.chars().next()))
+    };
+    secret_search::find(value, needle, is_found).is_some()
 }
 
 /// All values of a dump.

@@ -5,7 +5,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::Duration,
 };
 
@@ -13,7 +13,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, body::Bytes, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep},
+};
+
+/// Longest start of a server on a busy machine.
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// Builds the server example with the same profile and features as this test.
 pub(crate) fn binary() -> PathBuf {
@@ -50,7 +56,7 @@ pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// A server process in a folder; killed, by its process id, when dropped.
+/// A server process in a folder, whose output is in `server.log`; killed, by its process id, when dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     child: Child,
@@ -70,7 +76,7 @@ impl Server {
             .env("COUPLE_LISTEN", address.to_string())
             .env("COUPLE_STOP_DELAY", "0")
             .envs(settings.iter().copied())
-            .stdout(Stdio::null())
+            .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
@@ -91,14 +97,11 @@ impl Server {
         self.child.wait().unwrap()
     }
     pub(crate) async fn until_ready(&self) {
-        let mut client = Client::new(self.address);
-        for _ in 0..400 {
-            if client.once("GET", "/readyz", None, None, &[]).await.is_ok_and(|answer| answer.status == 200) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        let (mut client, started) = (Client::new(self.address), Instant::now());
+        while !client.once("GET", "/readyz", None, None, &[]).await.is_ok_and(|answer| answer.status == 200) {
+            assert!(started.elapsed() < READY_LIMIT, "the server is not ready within {READY_LIMIT:?}");
+            sleep(Duration::from_millis(10)).await;
         }
-        panic!("the server is not ready in time");
     }
 }
 
@@ -146,7 +149,7 @@ impl Client {
         self.send_bytes(method, path, token, content, headers).await
     }
 
-    async fn send_bytes(
+    pub(crate) async fn send_bytes(
         &mut self,
         method: &str,
         path: &str,
@@ -217,7 +220,7 @@ impl Client {
                 }
             }
             self.connection = None;
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(50)).await;
         }
         panic!("no upload in 30 s");
     }
@@ -235,7 +238,7 @@ impl Client {
         for _ in 0..600 {
             match self.once(method, path, token, body, &headers).await {
                 Ok(answer) if answer.status != 503 => return answer,
-                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                _ => sleep(Duration::from_millis(50)).await,
             }
         }
         panic!("{method} {path}: no answer in 30 s");

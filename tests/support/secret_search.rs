@@ -35,10 +35,13 @@ pub(crate) fn parts(secret: &[u8]) -> BTreeSet<Vec<u8>> {
     if text.len() <= 16 {
         parts.insert(text.replace('-', "").into());
     }
-    // The random part of a token, as text and as bytes.
+    // The random part of a token, as text and as bytes. It is Base64, which may have `_`, too.
     let tokens: Vec<_> =
         parts.iter().filter_map(|part| str::from_utf8(part).ok()).map(str::to_owned).collect();
-    for (_, random) in tokens.iter().filter_map(|token| token.rsplit_once('_')) {
+    for (token, at) in
+        tokens.iter().flat_map(|token| token.match_indices('_').map(move |(at, _)| (token, at)))
+    {
+        let random = &token[at + 1..];
         if random.len() >= 20 {
             parts.insert(random.into());
             parts.extend(BASE64URL_NOPAD.decode(random.as_bytes()));
@@ -61,10 +64,8 @@ pub(crate) fn base64(secret: &[u8]) -> Vec<String> {
     texts
 }
 
-/// First position of `needle` in `text` that has no character before or after it which continues the value.
-pub(crate) fn find(text: &str, needle: &str, continues: impl Fn(char) -> bool) -> Option<usize> {
-    text.match_indices(needle).map(|(at, _)| at).find(|at| {
-        let (before, after) = (&text[..*at], &text[at + needle.len()..]);
-        !before.chars().next_back().is_some_and(&continues) && !after.chars().next().is_some_and(&continues)
-    })
+/// First position of `needle` in `text` at which `is_found` holds for the texts before and after it.
+pub(crate) fn find(text: &str, needle: &str, is_found: impl Fn(&str, &str) -> bool) -> Option<usize> {
+    let mut positions = text.match_indices(needle).map(|(at, _)| at);
+    positions.find(|at| is_found(&text[..*at], &text[at + needle.len()..]))
 }
