@@ -35,6 +35,7 @@ use couple::{
         OutcomeRecord, Secret, SessionId, TimeZoneName, TokenId, UploadId,
         device::{Device, DeviceChange, DeviceReads},
         digest,
+        notification::{NotificationChange, NotificationReads, Preferences, QuietHours},
         push::{Destination, Surface},
         upload::{ResumableUpload, UnfinishedUploads, UploadChange, UploadPart, UploadReads},
     },
@@ -220,6 +221,10 @@ stored_as! {
         _ => None,
     };
     Space as (Uuid, i64): |space| (space.as_uuid(), space.kind()), |(id, kind)| Space::from_stored(kind, id);
+    [bool; 3] as (bool, bool, bool): |[one, two, three]| (*one, *two, *three),
+        |(one, two, three)| Some([one, two, three]);
+    QuietHours as (i64, i64): |quiet| (quiet.from().into(), quiet.to().into()),
+        |(from, to)| QuietHours::from_stored(from, to);
     Surface as i64: |surface| surface.index(), Surface::from_index;
     Destination as (u8, String, (String, bool, Vec<u8>)): |destination| match destination {
         Destination::Apns { token, app, sandbox } => (0, token.expose().clone(), (app.clone(), *sandbox, Vec::new())),
@@ -317,6 +322,7 @@ structs! {
         id, owner, couple, length, offset, parts, writer, metadata, concatenation, media, expires_at
     }
     Device { account, id, session, destination, surface, locale, time_zone, app_version, registered_at }
+    Preferences { person, version, kinds, previews, muted_until, quiet_hours, time_zone }
     NewJob { id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at }
     LiveJob { job, attempts, claim }
     DeadJob { job, attempts, error, died_at }
@@ -492,6 +498,7 @@ tables! {
         DEVICE_BY_TIME: [(row.account, row.registered_at)],
         DEVICE_BY_DESTINATION: [row.destination_digest()],
     }
+    Preferences, "preferences", |row| row.person, {}
     LiveJob, "job", |row| row.job.id, {
         JOB_BY_DUE_TIME: [(&row.job.queue, row.claim.is_some(), row.job.due_at)],
         JOB_BY_DEDUPE_KEY: row.job.dedupe_key.as_ref(),
@@ -696,6 +703,7 @@ impl View<'_> {
             Change::Media(change) => self.apply_media(change),
             Change::Upload(change) => self.apply_upload(change),
             Change::Device(change) => self.apply_device(change),
+            Change::Notification(change) => self.apply_notification(change),
             Change::Job(change) => self.apply_job(change),
             Change::Idempotency(change) => self.apply_idempotency(change),
             Change::Host(_) => Err(Error::new(ErrorKind::Misconfigured, "commit")
@@ -733,6 +741,7 @@ impl View<'_> {
                 self.purge(&TOKEN_BY_ACCOUNT.at(&id), u32::MAX)?;
                 self.purge(&SESSION_BY_ACCOUNT.at(&id), u32::MAX)?;
                 self.purge(&DEVICE_BY_TIME.at(&id), u32::MAX)?;
+                self.remove_preferences(id)?;
                 self.remove(&account)?;
             }
             AccountChange::InsertToken(token) => {
@@ -1308,6 +1317,23 @@ impl View<'_> {
         APPLIED
     }
 
+    fn apply_notification(&mut self, change: NotificationChange) -> Result<ChangeResult, CommitError> {
+        match change {
+            NotificationChange::Put(preferences) => {
+                let (person, version) = (preferences.person, preferences.version);
+                let stored = self.get::<Preferences>(&person)?.map_or(0, |stored| stored.version);
+                require(stored == version, Conflict::PreferencesChanged(person))?;
+                self.put(&Preferences { version: version + 1, ..preferences })?;
+            }
+            NotificationChange::Remove { person } => self.remove_preferences(person)?,
+        }
+        APPLIED
+    }
+
+    fn remove_preferences(&mut self, person: AccountId) -> Result<(), Error> {
+        self.get::<Preferences>(&person)?.map_or(Ok(()), |stored| self.remove(&stored))
+    }
+
     fn apply_job(&mut self, change: JobChange) -> Result<ChangeResult, CommitError> {
         match change {
             JobChange::Enqueue(job) => {
@@ -1808,6 +1834,13 @@ impl DeviceReads for LogStore {
     }
     async fn devices_of(&self, account: AccountId) -> Result<Vec<Device>, Error> {
         self.read(|view| view.list(&DEVICE_BY_TIME.at(&account), 200))
+    }
+}
+
+#[async_trait]
+impl NotificationReads for LogStore {
+    async fn preferences(&self, person: AccountId) -> Result<Option<Preferences>, Error> {
+        self.read(|view| view.get(&person))
     }
 }
 

@@ -32,6 +32,7 @@ pub mod idempotency;
 pub mod job;
 pub mod limits;
 pub mod media;
+pub mod notification;
 pub mod pairing;
 pub mod password_hasher;
 pub mod presence;
@@ -160,6 +161,8 @@ macro_rules! store {
                 dv3_number_of_devices_is_limited, dv4_devices_end_with_their_session,
                 dv5_devices_are_listed_by_registration, dv6_only_older_registrations_are_retired,
                 dv7_only_devices_of_the_account_are_removed;
+            notification: n1_preferences_read_back, n2_preferences_change_only_as_read,
+                n3_preferences_are_removed_with_the_person;
             job: j1_job_is_claimed_once, j2_jobs_are_claimed_in_order_of_due_time,
                 j3_leased_job_is_not_claimed_again, j4_lost_claim_cannot_change_the_job,
                 j5_deduplication_key_has_one_live_job, j6_finish_and_enqueue_of_a_key_leave_one_job,
@@ -229,6 +232,7 @@ macro_rules! store {
                     upload: u2_only_the_latest_writer_appends, u3_unfinished_bytes_never_exceed_the_limit;
                     device: dv2_destination_belongs_to_one_device, dv3_number_of_devices_is_limited,
                         dv4_devices_end_with_their_session;
+                    notification: n2_preferences_change_only_as_read, n3_preferences_are_removed_with_the_person;
                     job: j1_job_is_claimed_once, j5_deduplication_key_has_one_live_job;
                     idempotency: i1_outcome_is_recorded_once;
                 }

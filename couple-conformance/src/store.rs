@@ -10,6 +10,7 @@ use couple_core::{
     digest,
     job::{ClaimedJob, JobChange, NewJob},
     media::MediaChange,
+    notification::{NotificationChange, Preferences},
     pairing::{Couple, PairingChange, Side},
     timeline::{Page, TimelineChange},
     upload::UploadChange,
@@ -19,7 +20,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    device as device_checks, differential, rollback,
+    device as device_checks, differential, notification as notification_checks, rollback,
     world::{
         World, accepted, all, append, claim, concurrently, conflicts, insert, must, race, refused, timed,
     },
@@ -51,6 +52,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
         MediaChange::Insert { media: photo.clone(), most: 1000 }.into(),
         UploadChange::Insert { upload: upload.clone(), most: 9 }.into(),
         DeviceChange::Put { device: device.clone(), most: 9 }.into(),
+        NotificationChange::Put(Preferences::default_of(ana.id)).into(),
         JobChange::Enqueue(world.job("q")).into(),
         IdempotencyChange::Record(outcome.clone()).into(),
         insert(&again),
@@ -63,6 +65,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
         ("head of the log", store.couple(couple.id).await.unwrap().unwrap().head_seq != 0),
         ("picture", store.media(photo.id).await.unwrap().is_some()),
         ("device", store.device(ana.id, device.id).await.unwrap().is_some()),
+        ("preferences", store.preferences(ana.id).await.unwrap().is_some()),
         ("upload", store.upload(upload.id).await.unwrap().is_some()),
         ("job", store.next_due("q").await.unwrap().is_some()),
         ("outcome", store.outcome(&outcome.scope).await.unwrap().is_some()),
@@ -71,6 +74,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
         assert!(!visible, "the {what} of a commit that conflicted is visible");
     }
     device_checks::conflicts_undo_device_changes(&store).await;
+    notification_checks::conflicts_undo_preferences(&store).await;
     rollback::conflicts_undo_each_kind_of_change(&store).await;
 }
 

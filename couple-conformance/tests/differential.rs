@@ -160,7 +160,7 @@ fn store_without_a_fault_does_not_differ() {
 
 /// A fault is found, shrunk to at most six steps, and described in words.
 fn is_described(fault: Fault, words: &str) {
-    let text = find(fault, 0..64).unwrap_or_else(|| panic!("{fault:?} is not found"));
+    let text = find(fault, 0..256).unwrap_or_else(|| panic!("{fault:?} is not found"));
     assert!(text.contains(words), "it is not described as {words:?}:\n{text}");
     assert!((1..=6).contains(&steps(&text)), "it is not shrunk:\n{text}");
 }

@@ -11,6 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::Invalid;
+
 /// Point in time: microseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -41,6 +43,17 @@ impl Timestamp {
     #[must_use]
     pub fn since(self, other: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(other.0)).unwrap_or(0))
+    }
+    /// Reads a time in RFC 3339, with any offset and up to microseconds.
+    ///
+    /// # Errors
+    /// [`Invalid`] when it is no such time, or its year is not in 0 to 9999.
+    pub fn from_rfc3339(field: &'static str, text: &str) -> Result<Self, Invalid> {
+        const MAX_BYTES: usize = 64;
+        let at = Some(text).filter(|text| text.len() <= MAX_BYTES).and_then(|text| text.parse().ok());
+        at.map(|at: jiff::Timestamp| Self(at.as_microsecond()))
+            .filter(|at| date(at.0.div_euclid(DAY)).is_some())
+            .ok_or(Invalid::new(field, "invalid_time"))
     }
     /// Formats as RFC 3339 in UTC with milliseconds, the time format of the HTTP contract.
     #[must_use]
@@ -186,6 +199,20 @@ mod tests {
     fn timestamp_is_written_as_rfc_3339_with_milliseconds() {
         assert_eq!(Timestamp::from_micros(1_767_225_600_000_000).to_rfc3339(), "2026-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::from_micros(1_767_225_600_123_999).to_rfc3339(), "2026-01-01T00:00:00.123Z");
+    }
+
+    #[test]
+    fn timestamp_is_read_from_rfc_3339() {
+        let at = |text: &str| Timestamp::from_rfc3339("at", text);
+        for text in ["2026-01-01T00:00:00Z", "2026-01-01t01:30:00.000+01:30", "2025-12-31T12:00:00-12:00"] {
+            assert_eq!(at(text), Ok(Timestamp::from_micros(1_767_225_600_000_000)), "{text}");
+        }
+        let micro = Timestamp::from_micros(1_767_225_600_000_001);
+        assert_eq!(at("2026-01-01T00:00:00.0000019Z"), Ok(micro));
+        for text in ["", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "-000001-01-01T00:00:00Z", "now"]
+        {
+            assert_eq!(at(text), Err(Invalid::new("at", "invalid_time")), "{text}");
+        }
     }
 
     #[test]

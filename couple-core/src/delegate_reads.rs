@@ -175,6 +175,9 @@ macro_rules! __every_read {
                 device(account: $crate::AccountId, id: $crate::DeviceId) -> Option<$crate::device::Device>;
                 devices_of(account: $crate::AccountId) -> Vec<$crate::device::Device>;
             }
+            $crate::notification::NotificationReads {
+                preferences(person: $crate::AccountId) -> Option<$crate::notification::Preferences>;
+            }
             $crate::job::JobReads {
                 queue_stats(queue: &str, now: $crate::Timestamp) -> $crate::job::QueueStats;
                 next_due(queue: &str) -> Option<$crate::Timestamp>;

@@ -21,6 +21,7 @@ use crate::{
     idempotency::IdempotencyChange,
     job::{Job, JobChange, NewJob},
     media::{Media, MediaChange, RenderPictures, Space},
+    notification::NotificationChange,
     pairing::{Couple, Invite, MailInvites, PairingChange, Side},
     timeline::{Body, NewEntry, TimelineChange},
     upload::UploadChange,
@@ -233,6 +234,7 @@ impl<'a> Event<'a> {
                 | DeviceChange::RemoveOf { .. }
                 | DeviceChange::Retire { .. },
             )
+            | Change::Notification(NotificationChange::Put(_) | NotificationChange::Remove { .. })
             | Change::Job(
                 JobChange::Enqueue(_)
                 | JobChange::Claim { .. }

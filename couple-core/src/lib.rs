@@ -11,7 +11,7 @@
 //! An adapter is a type that implements [`Store`]; the tests of `couple-conformance` check it.
 //!
 //! Areas have the same names in every crate of the workspace: [`account`], [`pairing`], [`timeline`],
-//! [`media`], [`device`], [`job`]. In the folder of an area, `mod.rs` holds the types, `rules.rs` the pure decisions,
+//! [`media`], [`device`], [`notification`], [`job`]. In the folder of an area, `mod.rs` holds the types, `rules.rs` the pure decisions,
 //! `port.rs` the reads and changes that a store must support, and `service.rs` the use cases.
 
 /// Defines an options type: private fields, defaults, and one setter for each field.
@@ -84,6 +84,7 @@ pub mod live;
 mod locale;
 pub mod mail;
 pub mod media;
+pub mod notification;
 pub mod pairing;
 mod ports;
 mod principal;

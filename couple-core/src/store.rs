@@ -8,6 +8,7 @@ use crate::{
     job::{ClaimedJob, JobChange, JobReads},
     live::Topic,
     media::{MediaChange, MediaReads},
+    notification::{NotificationChange, NotificationReads},
     pairing::{PairingChange, PairingReads},
     timeline::{NewEntry, TimelineChange, TimelineReads},
     upload::{UploadChange, UploadReads},
@@ -32,6 +33,8 @@ pub enum Change {
     Upload(UploadChange),
     /// Change to devices.
     Device(DeviceChange),
+    /// Change to the notification preferences of persons.
+    Notification(NotificationChange),
     /// Change to the job queues.
     Job(JobChange),
     /// Change to the recorded outcomes of idempotency keys.
@@ -139,6 +142,7 @@ impl Change {
                 | DeviceChange::RemoveOf { .. }
                 | DeviceChange::Retire { .. },
             )
+            | Self::Notification(NotificationChange::Put(_) | NotificationChange::Remove { .. })
             | Self::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
             | Self::Host(_) => Vec::new(),
         }
@@ -161,6 +165,7 @@ impl Change {
             | Self::Media(_)
             | Self::Upload(_)
             | Self::Device(_)
+            | Self::Notification(_)
             | Self::Job(_)
             | Self::Idempotency(_)
             | Self::Host(_) => None,
@@ -182,6 +187,7 @@ from_area! {
     Media(MediaChange),
     Upload(UploadChange),
     Device(DeviceChange),
+    Notification(NotificationChange),
     Job(JobChange),
     Idempotency(IdempotencyChange),
     Host(HostStatements),
@@ -336,6 +342,9 @@ pub enum Conflict {
     /// The account has reached its limit of devices.
     #[error("account {0} has too many devices")]
     TooManyDevices(AccountId),
+    /// The notification preferences of the person have another version than the one that was read.
+    #[error("preferences of {0} changed")]
+    PreferencesChanged(AccountId),
     /// The worker no longer holds the claim of the job.
     #[error("claim of job {0} lost")]
     ClaimLost(JobId),
@@ -367,7 +376,7 @@ conflict_names! {
     AccountExists, AccountChanged(_), TokenExists(_), TokenChanged(_), SessionEnded(_), SessionExists(_), TallyFull, Paired(_),
     InviteCrossed, InviteClosed(_), TooManyInvites(_), InviteExists(_), CoupleChanged(_), CoupleEnded(_), CoupleLives(_),
     ClientIdUsed, EntryClosed(_), MediaExists, MediaChanged(_), AvatarChanged(_), QuotaExceeded, SpaceClosed(_),
-    SpaceNotEmpty(_), UploadChanged(_), TooManyDevices(_), ClaimLost(_), NoDeadJob(_), KeyUsed,
+    SpaceNotEmpty(_), UploadChanged(_), TooManyDevices(_), PreferencesChanged(_), ClaimLost(_), NoDeadJob(_), KeyUsed,
 }
 
 /// Failure of a commit. Nothing was written, except possibly after [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut).
@@ -420,6 +429,7 @@ pub trait Store:
     + MediaReads
     + UploadReads
     + DeviceReads
+    + NotificationReads
     + JobReads
     + IdempotencyReads
     + Send

@@ -28,6 +28,7 @@ use couple_core::{
     limits::Unlimited,
     mail::Links,
     media::{Format, MediaChange},
+    notification::{NotificationChange, Preferences},
     pairing::{Block, Couple, InviteState, PairingChange, Side},
     timeline::{Entry, Page, TimelineChange},
     upload::UploadChange,
@@ -365,6 +366,7 @@ enum HeldRow {
     Space,
     Upload,
     Device,
+    Preferences,
     Job,
     DedupeKey,
     DeadJob,
@@ -372,7 +374,7 @@ enum HeldRow {
 }
 
 impl HeldRow {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 23] = [
         Self::Couple,
         Self::Account,
         Self::Entry,
@@ -391,6 +393,7 @@ impl HeldRow {
         Self::Space,
         Self::Upload,
         Self::Device,
+        Self::Preferences,
         Self::Job,
         Self::DedupeKey,
         Self::DeadJob,
@@ -693,6 +696,12 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
             let (lock, device_id) = (by_id("device", device.id.as_uuid()), device.id);
             let remove = move || DeviceChange::Remove { account: id, id: device_id }.into();
             (vec![DeviceChange::Put { device, most: 9 }.into()], lock, Box::new(remove))
+        }
+        HeldRow::Preferences => {
+            let put = NotificationChange::Put(Preferences::default_of(id));
+            let remove = move || NotificationChange::Remove { person: id }.into();
+            let lock = select("preferences", "account_id", literal(id.as_uuid()));
+            (vec![put.into()], lock, Box::new(remove))
         }
         HeldRow::Job | HeldRow::DeadJob => {
             let job = world.job(&name);

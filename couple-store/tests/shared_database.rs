@@ -18,7 +18,7 @@ use sqlx::{
 };
 
 /// Tables of the migrations, without a prefix, and the table of applied migrations.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "account",
     "block",
     "couple",
@@ -35,6 +35,7 @@ const TABLES: [&str; 20] = [
     "membership",
     "migration",
     "outcome",
+    "preferences",
     "resumable_upload",
     "session",
     "tally",
@@ -247,9 +248,9 @@ async fn checks_and_migrations<E: Engine>() {
     let at = E::fresh().await;
     let status = E::check(&at, "couple_").await.unwrap();
     assert!(!status.is_current());
-    assert_eq!(status.pending, ["1 initial", "2 devices"]);
+    assert_eq!(status.pending, ["1 initial", "2 devices", "3 preferences"]);
     let text = refused(E::open_without_migration(&at, "couple_").await);
-    assert!(text.contains("lacks the migration 1 initial, 2 devices"), "{text}");
+    assert!(text.contains("lacks the migration 1 initial, 2 devices, 3 preferences"), "{text}");
     assert_eq!(E::tables(&at).await, Vec::<String>::new());
     E::migrate(&at, "couple_").await.unwrap();
     assert_eq!(E::tables(&at).await, prefixed("couple_"));
@@ -391,7 +392,10 @@ mod postgres_schema {
         let options = |schema: &str| PostgresOptions::new(&at).with_table_prefix("").with_schema(schema);
         let text = refused(options("taken").migrate().await);
         assert!(text.contains("account"), "{text}");
-        assert_eq!(options("love").check().await.unwrap().pending, ["1 initial", "2 devices"]);
+        assert_eq!(
+            options("love").check().await.unwrap().pending,
+            ["1 initial", "2 devices", "3 preferences"]
+        );
         assert_eq!(PostgreSql::tables(&at).await, ["account", "account"]);
         options("love").migrate().await.unwrap();
         options("love").with_migration_on_connect(false).connect().await.unwrap();

@@ -8,6 +8,7 @@ use couple_core::{
     device::{Device, DeviceChange},
     job::{JobChange, NewJob},
     media::{Crop, ExpectedMedia, Media, MediaChange, MediaState, Purpose, Rendition, Source, Space},
+    notification::{NotificationChange, Preferences, QuietHours},
     pairing::{Block, Couple, Invite, InviteState, PairingChange},
     push::Surface,
     timeline::{Body, NewEntry, TimelineChange},
@@ -18,20 +19,20 @@ use uuid::Uuid;
 use super::{choices::Choices, names::*};
 
 /// Weights of the areas of changes, in the order of [`change`].
-pub(super) type Weights = [u32; 9];
+pub(super) type Weights = [u32; 10];
 
 /// Each sequence affects one area, so that its changes affect the same rows, or all areas.
 pub(super) const THEMES: [Weights; 9] = [
-    [1, 0, 0, 0, 0, 0, 0, 0, 0],
-    [1, 6, 0, 0, 0, 0, 0, 0, 0],
-    [0, 1, 8, 0, 0, 0, 0, 0, 0],
-    [0, 1, 0, 24, 0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 1, 0, 0, 0, 0],
-    // Devices depend on sessions.
-    [3, 0, 0, 0, 0, 2, 0, 0, 0],
-    [0, 0, 0, 0, 0, 0, 1, 0, 0],
-    [0, 0, 0, 0, 0, 0, 1, 6, 0],
-    [8, 8, 8, 8, 8, 8, 8, 8, 1],
+    [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    [1, 6, 0, 0, 0, 0, 0, 0, 0, 0],
+    [0, 1, 8, 0, 0, 0, 0, 0, 0, 0],
+    [0, 1, 0, 24, 0, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+    // Devices and preferences depend on accounts.
+    [3, 0, 0, 0, 0, 2, 1, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0, 1, 6, 0],
+    [8, 8, 8, 8, 8, 8, 8, 8, 8, 1],
 ];
 
 /// Makes a change of an area.
@@ -43,8 +44,9 @@ pub(super) fn change(choices: &mut Choices<'_>, weights: &Weights) -> Change {
         3 => media_change(choices).into(),
         4 => upload_change(choices).into(),
         5 => device_change(choices).into(),
-        6 => job_change(choices).into(),
-        7 => idempotency_change(choices).into(),
+        6 => notification_change(choices).into(),
+        7 => job_change(choices).into(),
+        8 => idempotency_change(choices).into(),
         _ => Change::Host(HostStatements::new(())),
     }
 }
@@ -581,6 +583,27 @@ fn device_change(choices: &mut Choices<'_>) -> DeviceChange {
         1 => DeviceChange::Remove { account, id },
         2 => DeviceChange::RemoveOf { account },
         _ => DeviceChange::Retire { destination: destination(n).digest(), not_after: time(choices) },
+    }
+}
+
+/// Mostly changes of the version that is stored after few changes.
+fn notification_change(choices: &mut Choices<'_>) -> NotificationChange {
+    let person = account_id(choices.below(ACCOUNTS));
+    match choices.weighted(&[6, 1]) {
+        0 => {
+            let version = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3][choices.below(10) as usize];
+            let full = choices.flag();
+            NotificationChange::Put(Preferences {
+                person,
+                version,
+                kinds: [choices.flag(), full, !full],
+                previews: full,
+                muted_until: full.then(|| time(choices)),
+                quiet_hours: if full { QuietHours::new(1320, 420).ok() } else { None },
+                time_zone: full.then(|| TimeZoneName::from_stored("Europe/Rome")),
+            })
+        }
+        _ => NotificationChange::Remove { person },
     }
 }
 

@@ -6,6 +6,7 @@ use couple_core::{
     device::DeviceChange,
     job::JobChange,
     media::{ExpectedMedia, MediaChange},
+    notification::NotificationChange,
     pairing::PairingChange,
     timeline::TimelineChange,
     upload::UploadChange,
@@ -25,6 +26,7 @@ pub(super) fn change_in_words(change: &Change) -> String {
         Change::Media(change) => media(change),
         Change::Upload(change) => upload(change),
         Change::Device(change) => device(change),
+        Change::Notification(change) => notification(change),
         Change::Job(change) => job(change),
         Change::Idempotency(change) => match change {
             IdempotencyChange::Record(record) => format!("record the {}", row(record)),
@@ -300,6 +302,13 @@ fn device(change: &DeviceChange) -> String {
         DeviceChange::Retire { destination, not_after } => {
             format!("retire {} unless registered after {}", destination.words(), not_after.words())
         }
+    }
+}
+
+fn notification(change: &NotificationChange) -> String {
+    match change {
+        NotificationChange::Put(preferences) => format!("set the {}", row(preferences)),
+        NotificationChange::Remove { person } => format!("remove the preferences of {}", person.words()),
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use couple_core::{
     Change, IdempotencyChange, account::AccountChange, device::DeviceChange, job::JobChange,
-    media::MediaChange, pairing::PairingChange, timeline::TimelineChange, upload::UploadChange,
+    media::MediaChange, notification::NotificationChange, pairing::PairingChange, timeline::TimelineChange,
+    upload::UploadChange,
 };
 #[cfg(test)]
 use couple_core::{ChangeResult, Conflict};
@@ -43,6 +44,7 @@ variants! {
     Media(MediaChange): Insert, Finish, Reject, Use, Release, Delete, AddRendition, Touch, Forget, SetAvatar, Close;
     Upload(UploadChange): Insert, Claim, Append, TakeOver, Finish, ExpireOf, Remove;
     Device(DeviceChange): Put, Remove, RemoveOf, Retire;
+    Notification(NotificationChange): Put, Remove;
     Job(JobChange): Enqueue, Claim, ClaimAbandoned, Renew, Finish, Retry, Defer, Bury, Replay, PurgeDead;
     Idempotency(IdempotencyChange): Record, Purge;
 }

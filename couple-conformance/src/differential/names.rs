@@ -8,6 +8,7 @@ use couple_core::{
     account::{PasswordHash, ProofForm, TallyId, TokenKind, Tries},
     digest,
     media::{Crop, Format, MediaState, Purpose, Source, Space},
+    notification::QuietHours,
     pairing::{InviteState, Side},
     push::{Destination, Surface},
     timeline::{Body, Page},
@@ -222,6 +223,7 @@ words! {
     Page: |value| match value { Page::After(seq) => format!("after seq {seq}"), Page::Before(seq) => format!("before seq {seq}") };
     Crop: |value| format!("{} × {} at ({}, {})", value.width, value.height, value.x, value.y);
     Source: |value| format!("{} bytes of {:?} in the blob {:?}", value.bytes, value.media_type, value.blob);
+    QuietHours: |value| format!("from minute {} to {}", value.from(), value.to());
     Surface: |value| value.as_str().to_owned();
     Destination: |value| destination_words(value);
     UploadPart: |value| format!("{} bytes in the blob {:?}", value.bytes, value.blob);

@@ -107,13 +107,14 @@ pub(super) const OPTIONS: &[&str] = &[
 
 /// Makes a read, mostly of the areas that have changes.
 pub(super) fn read(choices: &mut Choices<'_>, areas: &Weights) -> Read {
-    const PORTS: [&str; 8] = [
+    const PORTS: [&str; 9] = [
         "AccountReads",
         "PairingReads",
         "TimelineReads",
         "MediaReads",
         "UploadReads",
         "DeviceReads",
+        "NotificationReads",
         "JobReads",
         "IdempotencyReads",
     ];
@@ -544,6 +545,10 @@ pub(super) fn read_of(method: Method, choices: &mut Choices<'_>) -> Read {
         Method::devices_of => {
             let account = account(choices);
             read!(method, none(), [account], "devices of {account}", |store| store.devices_of(account))
+        }
+        Method::preferences => {
+            let person = account(choices);
+            read!(method, none(), [person], "preferences of {person}", |store| store.preferences(person))
         }
         Method::queue_stats => {
             let (queue, now) = (choices.one_of(&QUEUES).to_owned(), now(choices));

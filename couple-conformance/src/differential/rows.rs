@@ -6,6 +6,7 @@ use couple_core::{
     device::Device,
     job::{ClaimedJob, DeadJob, NewJob, QueueStats},
     media::{Media, Rendition, Space, SpaceUsage},
+    notification::Preferences,
     pairing::{Block, Couple, Invite},
     timeline::Entry,
     upload::{ResumableUpload, UnfinishedUploads},
@@ -149,6 +150,9 @@ rows! {
     Device {
         account, id, session, destination, surface, locale, time_zone, app_version, registered_at,
     } => format!("{} of {}", id.words(), account.words());
+    Preferences { person, version, kinds, previews, muted_until, quiet_hours, time_zone } => {
+        format!("preferences of {}", person.words())
+    };
     UnfinishedUploads { count, bytes } => "unfinished uploads".to_owned();
     NewJob {
         id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at,

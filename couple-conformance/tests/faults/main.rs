@@ -10,6 +10,7 @@ mod idempotency;
 mod job;
 mod live;
 mod media;
+mod notification;
 mod pairing;
 mod plant;
 mod store;
@@ -40,6 +41,7 @@ const TESTS: &[&str] = &[
     include_str!("job.rs"),
     include_str!("live.rs"),
     include_str!("media.rs"),
+    include_str!("notification.rs"),
     include_str!("pairing.rs"),
     include_str!("store.rs"),
     include_str!("timeline.rs"),
@@ -67,6 +69,7 @@ fn every_planted_fault_is_expected() {
         include_str!("adapter/limits.rs"),
         include_str!("adapter/media.rs"),
         include_str!("adapter/mod.rs"),
+        include_str!("adapter/notification.rs"),
         include_str!("adapter/pairing.rs"),
         include_str!("adapter/presence.rs"),
         include_str!("adapter/timeline.rs"),

@@ -4,6 +4,7 @@ use super::{Account, Session};
 use crate::{
     AccountId, Error, Ports,
     device::Device,
+    notification::Preferences,
     pairing::{Block, Couple, Invite},
 };
 
@@ -19,6 +20,8 @@ pub struct Export {
     pub sessions: Vec<Session>,
     /// Devices of the account, in the order of their registration.
     pub devices: Vec<Device>,
+    /// Notification preferences, if the account has changed any.
+    pub preferences: Option<Preferences>,
     /// All couples that the account has been in, in the order of their ids.
     pub couples: Vec<Couple>,
     /// Open invites that the account sent, including expired ones, newest first, at most 200.
@@ -49,6 +52,7 @@ impl Export {
             account,
             sessions: store.sessions_of(id).await?,
             devices: store.devices_of(id).await?,
+            preferences: store.preferences(id).await?,
             couples,
             invites: store.invites_of(id).await?,
             blocks: store.blocks_of(id).await?,

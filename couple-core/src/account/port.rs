@@ -20,7 +20,8 @@ pub enum AccountChange {
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)); no other account has its address key
     /// ([`AccountExists`](crate::Conflict::AccountExists)).
     Update(Account),
-    /// Removes an account that still has this version, with its tokens, sessions and devices.
+    /// Removes an account that still has this version, with its tokens, sessions, devices and notification
+    /// preferences.
     Erase {
         /// Id of the account.
         id: AccountId,

@@ -24,6 +24,7 @@ use crate::{
     device::DeviceChange,
     job::{Context, Handler, Job, JobError, Schedule},
     media::{self, MediaChange, Space},
+    notification::NotificationChange,
     pairing::{Couple, PairingChange, Side},
     timeline::TimelineChange,
     upload::UploadChange,
@@ -325,7 +326,9 @@ impl PurgeAccountsHandler {
         let expire = UploadChange::ExpireOf { owner: id, at: now };
         // A user of a host has no session with which they end.
         let devices = DeviceChange::RemoveOf { account: id };
-        let mut changes = vec![end, close.into(), forget.into(), expire.into(), devices.into()];
+        let preferences = NotificationChange::Remove { person: id };
+        let mut changes =
+            vec![end, close.into(), forget.into(), expire.into(), devices.into(), preferences.into()];
         if let Some(account) = &person.account {
             // The last mail to the address: the job is the only row that still has it, and ends with the delivery.
             let (to, locale) = (account.email.clone(), account.locale.clone());

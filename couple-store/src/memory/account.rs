@@ -8,7 +8,7 @@ use couple_core::{
     },
 };
 
-use super::{MAX, MemoryStore, NIL, device::DeviceTables, table::Table};
+use super::{MAX, MemoryStore, NIL, device::DeviceTables, notification::NotificationTables, table::Table};
 
 #[derive(Default)]
 pub(super) struct AccountTables {
@@ -34,6 +34,7 @@ impl AccountTables {
     pub(super) fn apply(
         &mut self,
         devices: &mut DeviceTables,
+        notifications: &mut NotificationTables,
         change: AccountChange,
     ) -> Result<ChangeResult, Conflict> {
         match change {
@@ -59,6 +60,7 @@ impl AccountTables {
                 self.accounts.remove(&id);
                 self.end_sessions(id, None);
                 devices.remove_of(id, |_| true);
+                notifications.remove(id);
                 for token in self.tokens.purge(u32::MAX, |token| token.account == Some(id), |_| ()) {
                     self.unindex(&token);
                 }

@@ -7,6 +7,7 @@ mod idempotency;
 mod job;
 mod limits;
 mod media;
+mod notification;
 mod pairing;
 mod presence;
 mod table;
@@ -35,6 +36,7 @@ struct State {
     media: media::MediaTables,
     upload: upload::UploadTables,
     device: device::DeviceTables,
+    notification: notification::NotificationTables,
     job: job::JobTables,
     idempotency: idempotency::IdempotencyTables,
 }
@@ -66,7 +68,7 @@ impl MemoryStore {
 impl State {
     fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
         let result = match change {
-            Change::Account(change) => self.account.apply(&mut self.device, change),
+            Change::Account(change) => self.account.apply(&mut self.device, &mut self.notification, change),
             Change::Pairing(change) => self.pairing.apply(&self.account, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
             Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
@@ -74,6 +76,7 @@ impl State {
             Change::Device(change) => {
                 self.device.apply(&self.account, change).map(|()| ChangeResult::Applied)
             }
+            Change::Notification(change) => self.notification.apply(change).map(|()| ChangeResult::Applied),
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
             Change::Host(_) => {
@@ -93,6 +96,7 @@ impl State {
         self.media.end(keep);
         self.upload.end(keep);
         self.device.end(keep);
+        self.notification.end(keep);
         self.job.end(keep);
         self.idempotency.end(keep);
     }

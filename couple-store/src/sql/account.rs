@@ -16,7 +16,7 @@ use super::{
     apply_error::{Applied, ApplyError, require_one_row},
     device::{self, SESSIONS_PER_STATEMENT},
     dialect::ReadColumn,
-    tally,
+    notification, tally,
 };
 
 macro_rules! account {
@@ -130,6 +130,7 @@ pub(super) async fn apply<D: Dialect>(
             require_one_row(erased, Conflict::AccountChanged(*id))?;
             end_sessions::<D>(connection, *id, None).await?;
             device::remove_of::<D>(connection, *id).await?;
+            notification::remove::<D>(connection, *id).await?;
             Statement::<D>::new(ERASE_TOKENS).bind(id.as_uuid()).execute(connection).await?;
         }
         AccountChange::InsertToken(token) => insert_token::<D>(connection, token).await?,

@@ -4,7 +4,7 @@ use couple_core::{Change, ChangeResult};
 
 use super::{
     Dialect, TableConnection, account, apply_error::ApplyError, device, host_statements, idempotency, job,
-    media, pairing, timeline, upload,
+    media, notification, pairing, timeline, upload,
 };
 
 /// Applies one change.
@@ -25,6 +25,9 @@ pub(super) async fn apply<D: Dialect>(
         }
         Change::Device(change) => {
             device::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied)
+        }
+        Change::Notification(change) => {
+            notification::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied)
         }
         Change::Job(change) => job::apply::<D>(connection, change).await,
         Change::Idempotency(change) => idempotency::apply::<D>(connection, change).await,

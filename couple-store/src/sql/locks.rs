@@ -13,6 +13,7 @@ use couple_core::{
     digest,
     job::JobChange,
     media::{MediaChange, Space},
+    notification::{NotificationChange, Preferences},
     pairing::PairingChange,
     timeline::TimelineChange,
     upload::UploadChange,
@@ -235,6 +236,7 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | DeviceChange::RemoveOf { .. }
             | DeviceChange::Retire { .. },
         )
+        | Change::Notification(NotificationChange::Put(_) | NotificationChange::Remove { .. })
         | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
         | Change::Host(_) => None,
     }
@@ -298,6 +300,9 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
                 locks.push(Lock::Destination(*destination.as_bytes()));
             }
         },
+        Change::Notification(
+            NotificationChange::Put(Preferences { person, .. }) | NotificationChange::Remove { person },
+        ) => locks.push(member(*person)),
         Change::Job(change) => match change {
             JobChange::Enqueue(job) => {
                 let key = |key: &String| Lock::Dedupe(*digest(&[key.as_bytes()]).as_bytes());

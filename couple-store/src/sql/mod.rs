@@ -87,6 +87,7 @@ mod media;
 mod migrate;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod notification;
 mod pairing;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -200,6 +201,7 @@ pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
         media::ALL,
         upload::ALL,
         device::ALL,
+        notification::ALL,
         job::ALL,
         idempotency::ALL,
     ]

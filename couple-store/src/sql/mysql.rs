@@ -27,6 +27,11 @@ pub type MySqlOptions = ServerOptions<MySql>;
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "initial", sql: include_str!("../../migrations/mysql/0001_initial.sql") },
     Migration { version: 2, name: "devices", sql: include_str!("../../migrations/mysql/0002_devices.sql") },
+    Migration {
+        version: 3,
+        name: "preferences",
+        sql: include_str!("../../migrations/mysql/0003_preferences.sql"),
+    },
 ];
 
 /// SQL string literal of a name, in which a backslash would begin an escape sequence.

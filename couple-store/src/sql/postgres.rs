@@ -32,6 +32,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "devices",
         sql: include_str!("../../migrations/postgres/0002_devices.sql"),
     },
+    Migration {
+        version: 3,
+        name: "preferences",
+        sql: include_str!("../../migrations/postgres/0003_preferences.sql"),
+    },
 ];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html

@@ -21,6 +21,11 @@ pub type SqliteStore = SqlStore<Sqlite>;
 pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "initial", sql: include_str!("../../migrations/sqlite/0001_initial.sql") },
     Migration { version: 2, name: "devices", sql: include_str!("../../migrations/sqlite/0002_devices.sql") },
+    Migration {
+        version: 3,
+        name: "preferences",
+        sql: include_str!("../../migrations/sqlite/0003_preferences.sql"),
+    },
 ];
 
 /// Virtual machine operations of a statement between two checks of its time limit: about 0.1 ms.

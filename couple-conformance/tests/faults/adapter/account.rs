@@ -12,7 +12,10 @@ use couple_core::{
     },
 };
 
-use super::{FaultyStore, MAX, NIL, column::column, device::DeviceTables, system_time, table::Table};
+use super::{
+    FaultyStore, MAX, NIL, column::column, device::DeviceTables, notification::NotificationTables,
+    system_time, table::Table,
+};
 use crate::{plant::planted_kind, planted};
 
 #[derive(Default)]
@@ -46,6 +49,7 @@ impl AccountTables {
     pub(super) fn apply(
         &mut self,
         devices: &mut DeviceTables,
+        notifications: &mut NotificationTables,
         change: AccountChange,
     ) -> Result<ChangeResult, Conflict> {
         match change {
@@ -63,6 +67,9 @@ impl AccountTables {
             AccountChange::Update(account) => self.update(account)?,
             AccountChange::Erase { id, version } => {
                 self.erase(id, version)?;
+                if !planted("erase-keeps-preferences") {
+                    notifications.remove(id);
+                }
                 let without = planted("erase-keeps-devices-without-a-session");
                 if !planted("erase-keeps-devices") {
                     devices.remove_of(id, |device| device.session.is_some() || !without);

@@ -10,6 +10,7 @@ mod idempotency;
 mod job;
 mod limits;
 mod media;
+mod notification;
 mod pairing;
 mod presence;
 // Table of the store in memory, unchanged: no fault is planted in it.
@@ -60,6 +61,7 @@ struct State {
     media: media::MediaTables,
     upload: upload::UploadTables,
     device: device::DeviceTables,
+    notification: notification::NotificationTables,
     job: job::JobTables,
     idempotency: idempotency::IdempotencyTables,
 }
@@ -230,7 +232,7 @@ fn is_not_undone(change: &Change) -> bool {
 impl State {
     fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
         let result = match change {
-            Change::Account(change) => self.account.apply(&mut self.device, change),
+            Change::Account(change) => self.account.apply(&mut self.device, &mut self.notification, change),
             Change::Pairing(change) => self.pairing.apply(&self.account, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
             Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
@@ -238,6 +240,7 @@ impl State {
             Change::Device(change) => {
                 self.device.apply(&self.account, change).map(|()| ChangeResult::Applied)
             }
+            Change::Notification(change) => self.notification.apply(change).map(|()| ChangeResult::Applied),
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
             Change::Host(_) if planted("store-host-statements-are-ignored") => Ok(ChangeResult::Applied),
@@ -264,6 +267,7 @@ impl State {
         self.media.end(keep || planted("store-conflict-keeps-pictures"));
         self.upload.end(keep || planted("store-conflict-keeps-uploads"));
         self.device.end(keep || planted("store-conflict-keeps-devices"));
+        self.notification.end(keep || planted("store-conflict-keeps-preferences"));
         self.job.end(keep || planted("store-conflict-keeps-jobs"));
         self.idempotency.end(keep || planted("store-conflict-keeps-outcomes"));
     }

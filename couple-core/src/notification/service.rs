@@ -1,0 +1,61 @@
+//! Use cases of notification preferences.
+
+use super::{NotificationChange, NotificationError, Preferences, PreferencesPatch, rules};
+use crate::{
+    AccountId, Decision, Error, Failure, Ports, UnitOfWork,
+    limits::{LimitKey, rules::WRITE_PER_ACCOUNT},
+};
+
+/// Service for the notification preferences of persons.
+#[derive(Clone, Debug)]
+pub struct Notifications {
+    ports: Ports,
+}
+
+impl Notifications {
+    /// Creates the service.
+    #[must_use]
+    pub const fn new(ports: Ports) -> Self {
+        Self { ports }
+    }
+
+    /// Preferences of a person, the defaults if the person has changed none.
+    ///
+    /// # Errors
+    /// Errors of the store.
+    pub async fn preferences(&self, person: AccountId) -> Result<Preferences, Error> {
+        read(&self.ports, person).await
+    }
+
+    /// Changes the given fields of a person's preferences. Returns all of them.
+    ///
+    /// # Errors
+    /// [`NotificationError`].
+    pub async fn change(
+        &self,
+        person: AccountId,
+        patch: &PreferencesPatch,
+    ) -> Result<Preferences, Failure<NotificationError>> {
+        self.ports.allow(&[(WRITE_PER_ACCOUNT, LimitKey::new("account", person))]).await?;
+        UnitOfWork::new(&self.ports)
+            .run_unkeyed(
+                async |_previous| Ok(read(&self.ports, person).await?),
+                |stored| {
+                    let changed = rules::patched(stored, patch)
+                        .map_err(|error| Failure::Refused(NotificationError::from(error)))?;
+                    if changed == *stored {
+                        return Ok(Decision::Answer(changed));
+                    }
+                    let written = Preferences { version: changed.version + 1, ..changed.clone() };
+                    Ok(Decision::commit(vec![NotificationChange::Put(changed).into()], written))
+                },
+            )
+            .await
+    }
+}
+
+/// Stored preferences of a person, or the defaults.
+pub(super) async fn read(ports: &Ports, person: AccountId) -> Result<Preferences, Error> {
+    let stored = ports.store.preferences(person).await?;
+    Ok(stored.unwrap_or_else(|| Preferences::default_of(person)))
+}
