@@ -20,7 +20,11 @@ use couple_core::{
     live::{Bus, Presence},
     mail::{Links, Mailer},
     media,
+    notification::{
+        EnglishTexts, NotificationPolicy, Notifications, NotifyByPush, PushTexts, SendPushHandler,
+    },
     pairing::{self, AcceptedMailHandler, InviteMailHandler, Pairings, PurgeInvitesHandler},
+    push::Pusher,
     timeline::{EntryKind, EntryKinds, Timeline},
 };
 use couple_media::{
@@ -56,6 +60,7 @@ struct Parts {
     pairings: Pairings,
     devices: Devices,
     timeline: Timeline,
+    notifications: Notifications,
     gallery: Gallery,
     live: Live,
     ports: Ports,
@@ -90,6 +95,11 @@ impl Backend {
     pub fn timeline(&self) -> &Timeline {
         &self.0.timeline
     }
+    /// Service for the notification preferences of persons.
+    #[must_use]
+    pub fn notifications(&self) -> &Notifications {
+        &self.0.notifications
+    }
     /// Service that receives, renders and returns pictures.
     #[must_use]
     pub fn gallery(&self) -> &Gallery {
@@ -116,7 +126,7 @@ impl Backend {
     pub fn ports(&self) -> &Ports {
         &self.0.ports
     }
-    /// Queues of this backend's jobs: `mail`, `media`, `default` and those of the host.
+    /// Queues of this backend's jobs: `mail`, `media`, `default`, `push` with a [`pusher`](BackendBuilder::pusher), and those of the host.
     #[must_use]
     pub fn queues(&self) -> &[Queue] {
         &self.0.queues
@@ -164,6 +174,8 @@ pub struct BackendBuilder {
     presence: Option<Arc<dyn Presence>>,
     limits: Option<Arc<dyn RateLimiter>>,
     mailer: Option<Arc<dyn Mailer>>,
+    pusher: Option<Arc<dyn Pusher>>,
+    push_texts: Arc<dyn PushTexts>,
     blobs: Option<Blobs>,
     renderer: Arc<dyn Renderer>,
     clock: Arc<dyn Clock>,
@@ -180,6 +192,7 @@ pub struct BackendBuilder {
     devices: device::DevicePolicy,
     pictures: media::MediaPolicy,
     gallery: GalleryOptions,
+    notifications: NotificationPolicy,
     live: LiveOptions,
     worker: WorkerOptions,
     queues: Vec<Queue>,
@@ -207,6 +220,8 @@ impl Default for BackendBuilder {
             presence: None,
             limits: None,
             mailer: None,
+            pusher: None,
+            push_texts: Arc::new(EnglishTexts),
             blobs: None,
             renderer: Arc::new(PictureRenderer),
             clock: Arc::new(SystemClock),
@@ -223,6 +238,7 @@ impl Default for BackendBuilder {
             devices: device::DevicePolicy::default(),
             pictures: media::MediaPolicy::default(),
             gallery: GalleryOptions::default(),
+            notifications: NotificationPolicy::default(),
             live: LiveOptions::default(),
             worker: WorkerOptions::default(),
             queues: vec![Queue::new("mail", 8), Queue::new("media", cores()), Queue::new("default", 2)],
@@ -277,6 +293,21 @@ impl BackendBuilder {
     #[must_use]
     pub fn mailer(mut self, mailer: impl Mailer) -> Self {
         self.mailer = Some(Arc::new(mailer));
+        self
+    }
+    /// Sets the sender of push messages. Default: none, and no person is notified.
+    ///
+    /// Every process that writes needs it: the commit that appends an entry also enqueues the job that notifies the partner. The
+    /// jobs are in the queue `push`, of which a process runs 16 concurrently.
+    #[must_use]
+    pub fn pusher(mut self, pusher: impl Pusher) -> Self {
+        self.pusher = Some(Arc::new(pusher));
+        self
+    }
+    /// Sets the texts of push messages. Default: [`EnglishTexts`].
+    #[must_use]
+    pub fn push_texts(mut self, texts: impl PushTexts) -> Self {
+        self.push_texts = Arc::new(texts);
         self
     }
     /// Sets the blob store of pictures' bytes. Required with a [`store`](Self::store). Default: in memory.
@@ -362,6 +393,8 @@ impl BackendBuilder {
         pictures: media::MediaPolicy;
         /// Sets renditions of pictures, and limits of decoding.
         gallery: GalleryOptions;
+        /// Sets delays and lifetimes of push messages.
+        notifications: NotificationPolicy;
         /// Sets intervals and limits of live streams.
         live: LiveOptions;
         /// Sets leases and retries of jobs.
@@ -450,6 +483,14 @@ impl BackendBuilder {
             }
             None => Blobs::memory(),
         };
+        let kinds = EntryKinds::new(self.entry_kinds, self.strict_entry_kinds)?;
+        let (mut listeners, mut queues) = (self.listeners, self.queues);
+        if self.pusher.is_some() {
+            listeners = listeners.with(NotifyByPush::new(kinds.clone()));
+            if !queues.iter().any(|queue| queue.name == "push") {
+                queues.push(Queue::new("push", 16));
+            }
+        }
         let limits = self.limits.unwrap_or_else(|| Arc::new(MemoryLimits::new(self.clock.clone())));
         let ports = Ports {
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
@@ -461,7 +502,7 @@ impl BackendBuilder {
             ids: self.ids.unwrap_or_else(|| Arc::new(UuidV7::new(self.entropy.clone()))),
             keys,
             links: Links::new(&self.public_url),
-            listeners: self.listeners,
+            listeners,
         };
         let options = AccountOptions {
             policy: self.accounts,
@@ -477,7 +518,7 @@ impl BackendBuilder {
             Arc::new(MemoryMailer::new())
         });
         let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
-        let registry = users
+        let mut registry = users
             .register(Registry::default(), &ports, &mailer)
             .with(InviteMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
             .with(AcceptedMailHandler::new(ports.clone(), users.directory.clone(), mailer))
@@ -489,6 +530,16 @@ impl BackendBuilder {
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
+        if let Some(pusher) = self.pusher {
+            registry = registry.with(SendPushHandler::new(
+                ports.clone(),
+                users.directory.clone(),
+                (pusher, self.push_texts),
+                kinds.clone(),
+                self.notifications,
+                users.session_policy(),
+            ));
+        }
         let mut schedules = vec![
             ExpireRenditionsHandler::schedule(),
             ExpireUploadsHandler::schedule(),
@@ -502,8 +553,8 @@ impl BackendBuilder {
         let backend = Backend(Arc::new(Parts {
             pairings: Pairings::new(ports.clone(), users.directory.clone(), self.pairing),
             devices: Devices::new(ports.clone(), self.devices),
-            timeline: Timeline::new(ports.clone())
-                .with_kinds(EntryKinds::new(self.entry_kinds, self.strict_entry_kinds)?),
+            timeline: Timeline::new(ports.clone()).with_kinds(kinds),
+            notifications: Notifications::new(ports.clone()),
             gallery,
             live: Live::new(ports.clone(), users.session_checker(), self.live),
             users,
@@ -511,7 +562,7 @@ impl BackendBuilder {
             registry,
             host_jobs: self.jobs,
             schedules,
-            queues: self.queues,
+            queues,
             worker: self.worker,
             stopping: AtomicBool::new(false),
         }));

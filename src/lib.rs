@@ -15,7 +15,9 @@ pub use couple_core::{
     OsEntropy, Principal, RequestContext, Secret, Store, SystemClock, Timestamp, UuidV7,
 };
 #[doc(inline)]
-pub use couple_core::{account, device, events, job, limits, mail, media, pairing, push, timeline};
+pub use couple_core::{
+    account, device, events, job, limits, mail, media, notification, pairing, push, timeline,
+};
 #[doc(inline)]
 pub use couple_media::{blobs, gallery, picture};
 #[doc(inline)]

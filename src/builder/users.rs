@@ -119,6 +119,11 @@ impl Users {
         schedules
     }
 
+    /// Lifetimes of the built-in sessions; none if the host has its own users.
+    pub(super) fn session_policy(&self) -> Option<AccountPolicy> {
+        self.accounts.as_ref().map(|_| self.policy.clone())
+    }
+
     /// Check of the sessions that live streams follow.
     pub(super) fn session_checker(&self) -> Arc<dyn SessionChecker> {
         #[cfg(feature = "http")]

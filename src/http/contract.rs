@@ -36,7 +36,7 @@ use super::{
         (name = "pairing", description = "Invites, couples and blocks"),
         (name = "timeline", description = "The couple's shared log of entries"),
         (name = "media", description = "Pictures of couples and accounts"),
-        (name = "devices", description = "Devices that receive push messages"),
+        (name = "devices", description = "Devices that receive push messages, and preferences for them"),
         (name = "live", description = "Live delivery of entries, signals and presence"),
         (name = "operations", description = "Health, readiness and limits of the server"),
     )

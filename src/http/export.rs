@@ -22,6 +22,7 @@ use super::{
     account::{AccountOut, SessionOut},
     caller::AuthSession,
     device::DeviceOut,
+    notification::PreferencesOut,
     time,
     timeline::EntryOut,
 };
@@ -43,6 +44,7 @@ async fn export(State(app): State<App>, signed: AuthSession) -> ApiResult<Respon
         "account": AccountOut::from(export.account),
         "sessions": export.sessions.into_iter().map(|s| SessionOut::new(s, signed.session.id)).collect::<Vec<_>>(),
         "devices": export.devices.into_iter().map(DeviceOut::from).collect::<Vec<_>>(),
+        "notifications": export.preferences.map(PreferencesOut::from),
         "invites": export.invites.iter().map(|invite| serde_json::json!({
             "id": invite.id.to_string(),
             "email": invite.target.as_ref().map(ToString::to_string),

@@ -38,6 +38,7 @@ mod heartbeat;
 mod live;
 mod media;
 mod message_rate;
+mod notification;
 mod operations;
 mod paced_body;
 mod page;

@@ -9,7 +9,7 @@ use axum::{
 };
 use couple_core::{
     Error, ErrorKind, Failure, Invalid, account::AccountError, device::DeviceError, media::MediaError,
-    pairing::PairingError, timeline::TimelineError,
+    notification::NotificationError, pairing::PairingError, timeline::TimelineError,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -286,6 +286,7 @@ from_area_errors! {
     AccountError {}
     DeviceError {}
     MediaError {}
+    NotificationError {}
     PairingError {}
     TimelineError {
         TimelineError::InvalidBody(invalid) => {
@@ -312,6 +313,7 @@ mod tests {
         use AccountError as A;
         use DeviceError as D;
         use MediaError as M;
+        use NotificationError as N;
         use PairingError as P;
         use TimelineError as T;
         let wait = Duration::ZERO;
@@ -323,6 +325,7 @@ mod tests {
             A::SessionNotFound.code(),
             A::RateLimited(wait).code(),
             A::KeyReused.code(),
+            N::RateLimited(wait).code(),
             D::TooManyDevices(20).code(),
             D::Unauthenticated.code(),
             D::RateLimited(wait).code(),

@@ -26,8 +26,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, App, account, capabilities, contract, device, export, guard, live, media, operations, page, pairing,
-    rendition, timeline, tus,
+    Api, App, account, capabilities, contract, device, export, guard, live, media, notification, operations,
+    page, pairing, rendition, timeline, tus,
 };
 #[cfg(feature = "socketio")]
 use super::{engine_sessions, socketio};
@@ -96,7 +96,7 @@ pub fn media(api: &Api) -> RoutePart {
     part(&api.0, Area::Media)
 }
 
-/// Devices for push messages.
+/// Devices for push messages, and the preferences for them.
 #[must_use]
 pub fn devices(api: &Api) -> RoutePart {
     part(&api.0, Area::Devices)
@@ -167,7 +167,7 @@ impl Area {
             Self::Pairing => Some(pairing::routes()),
             Self::Timeline => Some(timeline::routes()),
             Self::Media => Some(media::routes().merge(rendition::routes())),
-            Self::Devices => Some(device::routes()),
+            Self::Devices => Some(device::routes().merge(notification::routes())),
             Self::Accounts | Self::Live | Self::Operations => None,
         }
     }

@@ -28,6 +28,7 @@ mod invite_codes;
 mod live;
 mod matrix;
 mod media;
+mod notifications;
 #[path = "../support/observed_store.rs"]
 mod observed_store;
 mod pairing;

@@ -54,11 +54,17 @@ pub(crate) fn statuses(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         ("POST", "/v1/me/email/verify") => ([422, 401, 422, 422, 422, 422], json!({"token": "email_x"})),
         (
             "GET",
-            "/v1/sessions" | "/v1/me" | "/v1/me/export" | "/v1/invites" | "/v1/blocks" | "/v1/devices",
+            "/v1/sessions"
+            | "/v1/me"
+            | "/v1/me/export"
+            | "/v1/invites"
+            | "/v1/blocks"
+            | "/v1/devices"
+            | "/v1/me/notifications",
         ) => (person(200), none),
         ("DELETE", "/v1/sessions/{id}") => (person(404), none),
         ("DELETE", "/v1/sessions") => (person(204), none),
-        ("PATCH", "/v1/me") => (person(200), json!({})),
+        ("PATCH", "/v1/me" | "/v1/me/notifications") => (person(200), json!({})),
         ("POST", "/v1/me/email") => (person(202), json!({"new_email": "y@example.org"})),
         ("DELETE", "/v1/invites/{id}" | "/v1/blocks/{id}") => (person(404), none),
         // The same token from each caller: the last one has it.

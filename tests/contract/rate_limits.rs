@@ -226,6 +226,7 @@ fn writes(caller: Caller) -> Vec<Call> {
         of("PATCH", "/v1/couple", json!({ "title": "Us" })),
         of("PUT", "/v1/couple/previous", json!({ "wanted": true })),
         of("PATCH", "/v1/me", json!({ "display_name": "New" })),
+        of("PATCH", "/v1/me/notifications", json!({ "previews": true })),
         of("PUT", "/v1/me/avatar", json!({ "media_id": "0190aaaa-0000-7000-8000-000000000000" })),
         of("DELETE", "/v1/me/avatar", Value::Null),
     ]

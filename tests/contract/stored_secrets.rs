@@ -248,6 +248,9 @@ async fn take(tour: &Tour) {
     tour.call("GET", "/v1/devices", a, none.clone()).await;
     tour.call("DELETE", path, a, none.clone()).await;
 
+    tour.call("PATCH", "/v1/me/notifications", a, json!({ "previews": true })).await;
+    tour.call("GET", "/v1/me/notifications", a, none.clone()).await;
+
     // Pictures, in one request and in several.
     let photo = tour.send("POST", "/v1/media?purpose=photo", a, &[], png(300, 300).into()).await.text("id");
     let shown = json!({ "client_id": "p", "kind": "photo", "body": { "media_id": photo } });

@@ -16,6 +16,7 @@ use couple::{
     events::Event,
     gallery::ExpireUploads,
     job::{Context, Job, PurgeDead, PurgeOutcomes},
+    notification::PreferencesPatch,
     pairing::{Block, Couple, PairingChange, PurgeInvites},
     timeline::{Body as EntryBody, Page},
 };
@@ -201,6 +202,9 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
     let unfinished = upload.id;
     ports.commit(vec![UploadChange::Insert { upload, most: 9 }.into()]).await.unwrap();
 
+    let previews = PreferencesPatch { previews: Some(true), ..Default::default() };
+    backend.notifications().change(ana, &previews).await.unwrap();
+
     let plan = backend.plan_forget(ana).await.unwrap();
     assert_eq!((plan.account, plan.due), (ana, ports.now().plus(GRACE)));
     assert_eq!((plan.ends, plan.erases.len(), plan.pictures), (Some(second), 2, 3));
@@ -220,6 +224,8 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
     assert_eq!(fixture.heard(), [ended(second, members), format!("erased {ana}")]);
     // The stored couple names the erased member no longer.
     assert!(!ports.store.couple(second).await.unwrap().unwrap().members.contains(&ana));
+
+    assert_eq!(ports.store.preferences(ana).await.unwrap(), None);
 
     // The partner is alone, and keeps own entries and pictures.
     assert_eq!(host.get("/v1/couple", &b).await.0, 404);

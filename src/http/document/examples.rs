@@ -88,6 +88,13 @@ fn device() -> Value {
     })
 }
 
+fn preferences() -> Value {
+    json!({
+        "entries": true, "reactions": false, "pairing": true, "previews": false, "muted_until": null,
+        "quiet_hours": { "from": "22:00", "to": "07:30" }, "time_zone": null
+    })
+}
+
 fn new_session() -> Value {
     json!({
         "account": account(),
@@ -122,6 +129,9 @@ pub(super) fn request(schema: &str) -> Option<Value> {
             "platform": "fcm", "token": "dX9:APA91bH-example", "app": "org.example.couple", "locale": "pt-PT",
             "time_zone": "Europe/Lisbon", "app_version": "1.4.0"
         }),
+        "PreferencesPatchIn" => {
+            json!({ "reactions": false, "quiet_hours": { "from": "22:00", "to": "07:30" } })
+        }
         "AvatarIn" => json!({ "media_id": AVATAR }),
         _ => return None,
     })
@@ -152,7 +162,7 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
             json!({ "status": "deletion_scheduled", "deletion_due": "2026-12-13T09:10:00.000Z" })
         }
         "accounts_export" => json!({
-            "account": account(), "sessions": [], "devices": [device()], "invites": [], "blocks": [],
+            "account": account(), "sessions": [], "devices": [device()], "notifications": preferences(), "invites": [], "blocks": [],
             "couples": [{ "id": COUPLE, "since": PAIRED, "ended_at": null, "title": null, "anniversary": null }],
             "pictures": [], "entries": [entry()]
         }),
@@ -168,6 +178,7 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
             json!({ "frames": [{ "type": "entry", "entry": entry(), "cursor": CURSOR }], "cursor": CURSOR })
         }
         "DeviceOut" => device(),
+        "PreferencesOut" => preferences(),
         "DevicesOut" => json!({ "devices": [device()] }),
         "MediaOut" => photo(),
         "MediaPage" => json!({

@@ -22,7 +22,8 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
         | "accounts_me"
         | "pairing_list_invites"
         | "pairing_blocks"
-        | "devices_list" => &[],
+        | "devices_list"
+        | "devices_preferences" => &[],
         "accounts_update_me" => &["rate_limited"],
         "accounts_end_session" => &["session_not_found"],
         "accounts_set_password" => &[
@@ -93,6 +94,7 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
         }
         "timeline_mark_read" | "timeline_signal" => &["not_paired", "rate_limited"],
         "devices_register" => &["too_many_devices", "rate_limited"],
+        "devices_change_preferences" => &["rate_limited"],
         "devices_remove" => &["invalid_field", "rate_limited"],
         "live_live" => &[
             "malformed_request",
