@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use couple_core::{Conflict, IdempotencyChange, OutcomeRecord, Store, digest};
 
 use crate::{
+    change_races,
     samples::{MOMENT, after_2038, before_1970, longest, similar_digests, special},
     world::{World, accepted, affects, conflicts, insert, must, race, refused, same},
 };
@@ -93,6 +94,7 @@ pub async fn i2_expired_record_is_replaced_or_purged(store: impl Store) {
     }
     let found = store.outcome(&first.scope).await.unwrap();
     assert!(found.is_some(), "a purge removes an outcome that has not expired");
+    change_races::expired_outcome_is_replaced_once(&Arc::new(store)).await;
 }
 
 /// Every field of a record reads back; scopes are compared by all bytes.

@@ -12,6 +12,7 @@ use couple_core::{
 };
 
 use crate::{
+    change_races,
     samples::{EARLY, LATE, long_text},
     world::{World, all, claim, conflict, conflicts, must},
 };
@@ -96,6 +97,7 @@ pub async fn j1_job_is_claimed_once(store: impl Store) {
         }
     }
     assert_eq!(seen.lock().unwrap().len(), JOBS, "a job is not claimed, although it is due");
+    change_races::abandoned_job_is_claimed_once(&store).await;
 }
 
 /// Jobs are claimed by due time, the earliest first, of equal due times the lowest id first, and never before it. A claim sees the jobs of
@@ -255,6 +257,7 @@ pub async fn j4_lost_claim_cannot_change_the_job(store: impl Store) {
         assert!(renewed.await.is_ok(), "a job cannot be changed with its claim {token}");
         must(&store, JobChange::Retry { id: found.job.id, claim: token, due_at: at }).await;
     }
+    change_races::ended_lease_is_used_or_taken(&Arc::new(store)).await;
 }
 
 fn job_with_key(world: &World, key: &str) -> NewJob {

@@ -24,6 +24,7 @@ pub mod account;
 pub mod authenticator;
 pub mod blobs;
 pub mod bus;
+mod change_races;
 pub mod device;
 pub mod differential;
 pub mod directory;
@@ -222,19 +223,30 @@ macro_rules! store {
                     store: s3_read_after_a_commit_sees_it, s5_conflict_does_not_fail_other_commits,
                         s8_commit_returns_one_result_per_change, s11_visible_change_has_its_whole_commit;
                     account: a1_address_key_has_one_account, a3_stale_update_conflicts, a5_token_is_redeemed_once,
-                        a6_each_wrong_code_is_counted, a16_tally_counts_up_to_its_limit,
+                        a6_each_wrong_code_is_counted, a9_only_sessions_of_the_account_are_ended,
+                        a14_tokens_end_with_their_session, a15_each_form_of_a_token_is_redeemed_once,
+                        a16_tally_counts_up_to_its_limit, a17_only_tokens_of_present_sessions_are_returned,
                         a20_session_has_the_present_state_of_its_account, a21_link_and_bearer_token_are_unique;
-                    pairing: p1_account_is_in_at_most_one_couple, p3_invite_is_closed_once,
-                        p4_address_pair_has_one_open_invite, p15_open_invites_never_exceed_the_limit;
+                    pairing: p1_account_is_in_at_most_one_couple, p2_both_members_are_paired_or_neither,
+                        p3_invite_is_closed_once, p4_address_pair_has_one_open_invite,
+                        p7_end_of_a_couple_unpairs_both_members, p10_blocks_are_found_by_id_and_by_address,
+                        p13_describing_writes_only_given_fields, p14_restore_wish_requires_unchanged_wishes,
+                        p15_open_invites_never_exceed_the_limit, p16_account_due_for_deletion_cannot_pair,
+                        p17_expecting_unpaired_conflicts_when_paired, p18_person_to_be_erased_cannot_pair;
                     timeline: t1_seq_has_no_gaps, t2_reader_sees_every_entry_once, t3_author_uses_a_client_id_once,
-                        t10_read_position_never_moves_back;
-                    media: m1_identical_bytes_are_one_picture, m3_uploads_never_exceed_the_quota;
-                    upload: u2_only_the_latest_writer_appends, u3_unfinished_bytes_never_exceed_the_limit;
+                        t8_deletion_leaves_a_tombstone, t9_member_has_one_reaction_per_entry,
+                        t10_read_position_never_moves_back, t11_log_of_an_ended_couple_is_read_only;
+                    media: m1_identical_bytes_are_one_picture, m3_uploads_never_exceed_the_quota,
+                        m5_picture_becomes_ready_or_rejected_once, m6_ended_couple_accepts_no_picture,
+                        m7_entry_uses_only_a_photo_of_its_author, m9_rendition_is_added_once;
+                    upload: u2_only_the_latest_writer_appends, u3_unfinished_bytes_never_exceed_the_limit,
+                        u4_upload_is_finished_once, u8_number_of_unfinished_uploads_is_limited;
                     device: dv2_destination_belongs_to_one_device, dv3_number_of_devices_is_limited,
                         dv4_devices_end_with_their_session;
                     notification: n2_preferences_change_only_as_read, n3_preferences_are_removed_with_the_person;
-                    job: j1_job_is_claimed_once, j5_deduplication_key_has_one_live_job;
-                    idempotency: i1_outcome_is_recorded_once;
+                    job: j1_job_is_claimed_once, j4_lost_claim_cannot_change_the_job,
+                        j5_deduplication_key_has_one_live_job;
+                    idempotency: i1_outcome_is_recorded_once, i2_expired_record_is_replaced_or_purged;
                 }
             }
         )?

@@ -1,12 +1,15 @@
 //! L1–L6: rate limiter.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use couple_core::{
     Clock as _, ManualClock,
     limits::{LimitKey, Limited, RateLimiter, Rule},
 };
+use futures_util::{StreamExt as _, stream};
 
+/// Number of keys of which no two share a bucket.
+const KEYS: usize = 20_000;
 const RULE: Rule = Rule { name: "test", burst: 5, period: Duration::from_secs(50) };
 
 fn key(name: &str) -> LimitKey {
@@ -81,6 +84,18 @@ pub async fn l2_bucket_refills_over_its_period(limiter: impl RateLimiter, clock:
             passed = due;
         }
     }
+    for (name, hours) in [("hour", 1), ("day", 24)] {
+        let rule = Rule { name, burst: 4, period: Duration::from_hours(hours) };
+        let take = || async { limiter.take(&rule, &key("a")).await.unwrap() };
+        for _ in 0..4 {
+            assert!(take().await.is_ok(), "a full bucket has fewer than its burst of 4 tokens");
+        }
+        clock.advance(rule.period / 4 - Duration::from_millis(2));
+        let (early, due) = (take().await, rule.period / 4);
+        assert!(early.is_err(), "a bucket of {hours} h gains a token too early: 2 ms before {due:?}");
+        clock.advance(Duration::from_millis(2));
+        assert!(take().await.is_ok(), "a bucket of {hours} h gains a token too late: not after {due:?}");
+    }
 }
 
 /// Different keys and different rules do not share a bucket, however similar they are.
@@ -99,6 +114,17 @@ pub async fn l3_keys_and_rules_do_not_share_a_bucket(limiter: impl RateLimiter, 
         let token = limiter.take(&rule, &LimitKey::new(kind, "a")).await.unwrap();
         assert!(token.is_ok(), "two kinds of keys or two rules share a bucket: {kind} and {}", rule.name);
     }
+    // A bucket is neither shared nor forgotten because there are many.
+    let once = Rule { name: "once", burst: 1, ..RULE };
+    let take_once = |n: usize| {
+        let (limiter, once) = (&limiter, &once);
+        async move { limiter.take(once, &key(&format!("many{n}"))).await.unwrap().is_ok() }
+    };
+    assert!(take_once(0).await, "a full bucket has no token");
+    let shared = stream::iter(1..KEYS).map(take_once).buffer_unordered(64);
+    let shared = shared.filter(|is_taken| ready(!is_taken)).count().await;
+    assert_eq!(shared, 0, "of {KEYS} keys, {shared} share a bucket with another one");
+    assert!(!take_once(0).await, "an empty bucket is forgotten while {KEYS} other keys are used");
 }
 
 /// A retry succeeds after the returned time, and not much earlier.

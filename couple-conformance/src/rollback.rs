@@ -1,4 +1,4 @@
-//! Rows before and after a commit that a conflict undoes, for each kind of change of each area.
+//! Rows of each area, before and after a commit that a conflict undoes, and before and after the store is opened again.
 
 use std::{fmt::Debug, time::Duration};
 
@@ -8,6 +8,7 @@ use couple_core::{
     account::{
         Account, AccountChange, ProofForm, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
     },
+    device::{Device, DeviceChange},
     digest,
     job::{DeadJob, JobChange, NewJob, QueueStats},
     media::{ExpectedMedia, Format, Media, MediaChange, Rendition, Space, SpaceUsage},
@@ -60,6 +61,8 @@ struct Sample {
     new_upload: ResumableUpload,
     /// A job for each of [`QUEUES`]; the first is not stored.
     jobs: [NewJob; 5],
+    /// Device of Cleo.
+    device: Device,
     /// Not stored.
     new_outcome: OutcomeRecord,
     expired_outcome: OutcomeRecord,
@@ -105,6 +108,7 @@ impl Sample {
             new_photo: world.photo(couple.id, ana.id, "new photo"),
             upload: world.upload(ana.id),
             new_upload: world.upload(ana.id),
+            device: world.device(cleo.id),
             jobs: QUEUES.map(|queue| world.job(queue)),
             new_outcome: outcome("new outcome", world.later(60)),
             expired_outcome: outcome("expired outcome", early),
@@ -150,12 +154,14 @@ impl Sample {
             PairingChange::Pair(couple.clone()).into(),
             append(couple.id, entry(Side::First, "one")),
             append(couple.id, entry(Side::Second, "two")),
+            TimelineChange::MarkRead { couple: couple.id, side: Side::First, seq: 2 }.into(),
             PairingChange::Pair(ended.clone()).into(),
             append(ended.id, entry(Side::First, "one")),
             react.into(),
             PairingChange::End { id: ended.id, members: ended.members, at: world.now() }.into(),
             PairingChange::InsertInvite { invite: self.expired_invite.clone(), limit: 9 }.into(),
             IdempotencyChange::Record(self.expired_outcome.clone()).into(),
+            DeviceChange::Put { device: self.device.clone(), most: 9 }.into(),
         ];
         all(store, changes).await;
         self.insert_pictures(store).await;
@@ -387,10 +393,8 @@ macro_rules! rows {
             }
 
             /// Fails if a row differs from what it was before.
-            fn expect_same(&self, now: &Self, change: &str) {
-                $(same(&now.$name, &self.$name, &format!(
-                    "a conflict does not undo the change {change} of its commit ({})", stringify!($name)
-                ));)+
+            fn expect_same(&self, now: &Self, what: &str) {
+                $(same(&now.$name, &self.$name, &format!("{what} ({})", stringify!($name)));)+
             }
         }
     };
@@ -441,6 +445,7 @@ rows! { |store, sample|
     new_upload: Option<ResumableUpload> = store.upload(sample.new_upload.id);
     unfinished_uploads: UnfinishedUploads = store.unfinished_uploads(sample.upload.owner);
     queues: Vec<QueueState> = sample.queues(store);
+    devices: Vec<Device> = store.devices_of(sample.device.account);
     dead_jobs: Vec<DeadJob> = store.dead_jobs(None, 9);
     new_outcome: Option<OutcomeRecord> = store.outcome(&sample.new_outcome.scope);
     expired_outcome: Option<OutcomeRecord> = store.outcome(&sample.expired_outcome.scope);
@@ -476,6 +481,28 @@ pub(crate) async fn conflicts_undo_each_kind_of_change(store: &impl Store) {
             Err(CommitError::Conflict(Conflict::AccountExists)) => {}
             other => panic!("a commit of {name} and of a used address does not conflict: {other:?}"),
         }
-        before.expect_same(&Rows::read(store, &sample).await, &name);
+        let what = format!("a conflict does not undo the change {name} of its commit");
+        before.expect_same(&Rows::read(store, &sample).await, &what);
+    }
+}
+
+/// Rows of each area, as they were when they were committed.
+pub(crate) struct CommittedRows {
+    sample: Sample,
+    rows: Rows,
+}
+
+impl CommittedRows {
+    /// Commits rows of each area.
+    pub(crate) async fn commit(store: &impl Store) -> Self {
+        let sample = Sample::new();
+        sample.insert_rows(store).await;
+        let rows = Rows::read(store, &sample).await;
+        Self { sample, rows }
+    }
+
+    /// Fails with `what` if the store has other rows.
+    pub(crate) async fn expect_unchanged(&self, store: &impl Store, what: &str) {
+        self.rows.expect_same(&Rows::read(store, &self.sample).await, what);
     }
 }

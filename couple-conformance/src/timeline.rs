@@ -9,6 +9,7 @@ use couple_core::{
 };
 
 use crate::{
+    change_races,
     samples::{EARLY, LATE},
     world::{World, all, append, concurrently, conflict, conflicts, must, race},
 };
@@ -403,6 +404,7 @@ pub async fn t8_deletion_leaves_a_tombstone(store: impl Store) {
         let found = store.entry_by_client_id(id, Side::First, "a").await.unwrap();
         assert_eq!(found, Some(expected), "a tombstone is not found by its client id");
     }
+    change_races::edited_tombstone_has_no_body(&Arc::new(store)).await;
 }
 
 /// Each member has one reaction per entry, up to 64 bytes long.
@@ -437,6 +439,7 @@ pub async fn t9_member_has_one_reaction_per_entry(store: impl Store) {
         assert!(missing.is_err(), "an entry that does not exist has a reaction");
         require_conflict(&store, react(7, Side::First, emoji), Conflict::EntryClosed(7), "a reaction").await;
     }
+    change_races::reactions_of_both_members_are_stored(&Arc::new(store)).await;
 }
 
 /// A read position only moves forward, at most to the newest entry.
@@ -471,6 +474,7 @@ pub async fn t10_read_position_never_moves_back(store: impl Store) {
     must(&store, TimelineChange::MarkRead { couple: old, side: Side::Second, seq: BEFORE - 1 }).await;
     let read = store.couple(old).await.unwrap().unwrap().read;
     assert_eq!(read, [0, BEFORE - 1], "a read position above 2^32 is not stored");
+    change_races::read_positions_of_both_members_are_stored(&Arc::new(store)).await;
 }
 
 /// The log of an ended couple can be read but not written, and a couple that does not exist has no log.
@@ -502,6 +506,7 @@ pub async fn t11_log_of_an_ended_couple_is_read_only(store: impl Store) {
     assert!(written.is_err(), "an entry is written for a couple that does not exist");
     require_conflict(&store, append(unknown, world.entry("a")), Conflict::CoupleEnded(unknown), "an entry")
         .await;
+    change_races::no_entry_is_appended_after_the_end(&Arc::new(store)).await;
 }
 
 /// Erasing affects one member's entries and reactions in one range of an ended couple's log.

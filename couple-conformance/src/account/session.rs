@@ -9,6 +9,7 @@ use couple_core::{
 
 use super::{insert_session, insert_tokens, session_ids, sessions};
 use crate::{
+    change_races,
     samples::before_1970,
     world::{World, accepted, all, insert, must, race, refused, same},
 };
@@ -74,6 +75,7 @@ pub async fn a9_only_sessions_of_the_account_are_ended(store: impl Store) {
     // A late use does not restore an ended session.
     must(&store, touch(ana.id, end.id)).await;
     same(&store.sessions_of(ana.id).await.unwrap(), &Vec::new(), "a late use restores an ended session");
+    change_races::no_session_survives_an_update_that_ends_sessions(&Arc::new(store)).await;
 }
 
 /// Tokens end with the session that requested them, and no token is added afterwards.

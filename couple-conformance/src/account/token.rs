@@ -10,6 +10,7 @@ use couple_core::{
 
 use super::{KINDS, address, fresh, insert_session, insert_tokens, redeem, stored};
 use crate::{
+    change_races,
     samples::{MOMENT, near},
     world::{World, accepted, must, race, refused, same},
 };
@@ -137,6 +138,7 @@ pub async fn a6_each_wrong_code_is_counted(store: impl Store) {
         at: world.now(),
     };
     accepted(&store, by_code, "a token with the count that was read is refused").await;
+    change_races::token_is_redeemed_before_a_wrong_code_or_not(&store).await;
 }
 
 /// Open tokens are unused and unexpired tokens of the kind and address, listed newest first, at most 32.

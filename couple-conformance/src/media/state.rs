@@ -12,7 +12,10 @@ use super::{
     StoredSpace, add_rendition, finish, forget, insert, reject, stored, stored_media, uploaded_photo,
     used_bytes,
 };
-use crate::world::{World, accepted, must, race, refused};
+use crate::{
+    change_races,
+    world::{World, accepted, must, race, refused},
+};
 
 /// A picture becomes ready or rejected once: one of many concurrent commits succeeds.
 pub async fn m5_picture_becomes_ready_or_rejected_once(store: impl Store) {
@@ -97,6 +100,7 @@ pub async fn m6_ended_couple_accepts_no_picture(store: impl Store) {
     assert_eq!(used_bytes(&store, photo.space).await, 100, "the usage of an ended couple");
     let avatar = world.avatar(ana, "a");
     accepted(&store, insert(&avatar), "an account of an ended couple has no avatar").await;
+    change_races::no_picture_is_added_or_used_after_the_end(&Arc::new(store)).await;
 }
 
 /// An entry uses only its author's photo of the same couple, and each use is counted.

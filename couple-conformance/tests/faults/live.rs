@@ -15,6 +15,8 @@ mod of_bus {
         "bus-first-subscription-only": bus::b1_notice_reaches_every_subscription, "does not arrive";
         "bus-subscribes-to-the-first-topic": bus::b1_notice_reaches_every_subscription, "does not arrive";
         "bus-second-subscription-replaces-the-first": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-keeps-the-latest-notice": bus::b1_notice_reaches_every_subscription, "of 10 unread notices";
+        "bus-merges-equal-notices": bus::b1_notice_reaches_every_subscription, "of 10 unread notices";
         "bus-cancelled-next-loses-a-notice": bus::b1_notice_reaches_every_subscription, "after a cancelled wait";
         "bus-overflow-is-silent": bus::b2_slow_subscriber_receives_changed, "no notice reports the missed notices";
         "bus-queue-is-unbounded": bus::b2_slow_subscriber_receives_changed, "no notice reports the missed notices";
@@ -81,6 +83,9 @@ mod of_limits {
             "limits-interval-is-rounded-up": l2_bucket_refills_over_its_period, "too late: number";
             "limits-refusals-take-a-token": l2_bucket_refills_over_its_period, "too late";
             "limits-share-one-bucket": l3_keys_and_rules_do_not_share_a_bucket, "two keys share a bucket";
+            "limits-hash-keys-to-few-buckets": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket with another one";
+            "limits-forget-old-buckets": l3_keys_and_rules_do_not_share_a_bucket, "is forgotten while";
+            "limits-interval-is-at-most-ten-minutes": l2_bucket_refills_over_its_period, "too early: 2 ms before";
             "limits-fold-keys": l3_keys_and_rules_do_not_share_a_bucket, "two keys share a bucket";
             "limits-rules-share-a-bucket": l3_keys_and_rules_do_not_share_a_bucket, "two rules share a bucket";
             "limits-retry-after-is-zero": l4_retry_after_the_stated_time_succeeds, "retry_after";

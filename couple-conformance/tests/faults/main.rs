@@ -13,6 +13,7 @@ mod media;
 mod notification;
 mod pairing;
 mod plant;
+mod race;
 mod store;
 mod timeline;
 mod upload;
@@ -43,6 +44,7 @@ const TESTS: &[&str] = &[
     include_str!("media.rs"),
     include_str!("notification.rs"),
     include_str!("pairing.rs"),
+    include_str!("race.rs"),
     include_str!("store.rs"),
     include_str!("timeline.rs"),
     include_str!("upload.rs"),

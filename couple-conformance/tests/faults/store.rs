@@ -96,6 +96,8 @@ fn planted_faults_of_the_engine_are_found() {
     crate::plant::expect_found(&engine_faults! {
         "store-couples-are-cached-per-process", "a read after a commit does not see it": s3_read_after_a_commit_sees_it,
             two_processes, couple_conformance::store::s3_read_after_a_commit_sees_it;
+        "store-couples-are-cached-per-process", "the read positions after": t10_read_position_never_moves_back,
+            two_processes, couple_conformance::timeline::t10_read_position_never_moves_back;
         "store-close-loses-commits", "has lost an acknowledged commit": s13_reopened_store_has_every_acknowledged_commit,
             |name| async { name }, reopened;
         "store-reopen-loses-the-latest-commit", "has lost an acknowledged commit": s13_reopened_store_has_every_acknowledged_commit,
@@ -116,5 +118,30 @@ fn planted_faults_of_the_engine_are_found() {
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
         "store-close-hangs-in-an-outage", "close hangs during an outage": s14_outage_is_reported,
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+    });
+}
+
+/// Faults of a store that keeps one kind of rows only in memory.
+#[test]
+fn rows_that_a_reopened_store_has_lost_are_found() {
+    macro_rules! lost {
+        ($fault:literal [$($kind:literal)+], $words:literal: $check:ident) => {
+            [$(Fault {
+                name: concat!($fault, $kind),
+                words: $words,
+                check: || couple_conformance::outcome(
+                    stringify!($check),
+                    || runtime(concat!($fault, $kind)),
+                    |name| async { name },
+                    reopened,
+                ),
+            }),+]
+        };
+    }
+    crate::plant::expect_found(&lost! {
+        "store-reopen-loses" [
+            "-accounts" "-sessions" "-tokens" "-tallies" "-invites" "-couples" "-blocks" "-erasures" "-read-positions" "-entries"
+            "-bodies" "-reactions" "-pictures" "-renditions" "-usage" "-uploads" "-devices" "-jobs" "-dead-jobs" "-claims" "-outcomes"
+        ], "has lost an acknowledged row": s13_reopened_store_has_every_acknowledged_commit
     });
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ops::RangeBounds};
 
+#[derive(Clone)]
 pub(super) struct Table<K, V> {
     rows: BTreeMap<K, V>,
     undo: Vec<(K, Option<V>)>,

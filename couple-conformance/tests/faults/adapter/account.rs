@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{plant::planted_kind, planted};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct AccountTables {
     accounts: Table<AccountId, Account>,
     by_email: Table<EmailKey, AccountId>,
@@ -708,6 +708,17 @@ impl AccountTables {
         if let Some(id) = self.latest() {
             self.accounts.remove(&id);
             self.accounts.end(true);
+        }
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        match kind {
+            "-accounts" => self.accounts = Table::default(),
+            "-sessions" => self.sessions = Table::default(),
+            "-tokens" => self.tokens = Table::default(),
+            "-tallies" => self.tallies = Table::default(),
+            _ => {}
         }
     }
 

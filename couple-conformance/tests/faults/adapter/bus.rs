@@ -78,6 +78,8 @@ impl Listener {
             Notice::Changed => waiting.set_changed(),
             Notice::Appended(_) if waiting.changed => {}
             Notice::Appended(_) if waiting.others.len() >= MAX_QUEUED_SIGNALS / 2 => waiting.set_changed(),
+            other if planted("bus-keeps-the-latest-notice") => waiting.others = [other.clone()].into(),
+            other if planted("bus-merges-equal-notices") && waiting.others.contains(other) => {}
             other if waiting.others.len() < MAX_QUEUED_SIGNALS => waiting.others.push_back(other.clone()),
             _ if planted("bus-overflow-is-silent") => {}
             other if planted("bus-queue-is-unbounded") => waiting.others.push_back(other.clone()),

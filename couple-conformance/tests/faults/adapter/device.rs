@@ -11,7 +11,7 @@ use couple_core::{
 use super::{FaultyStore, MAX, NIL, account::AccountTables, column::column, table::Table};
 use crate::planted;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct DeviceTables {
     devices: Table<(AccountId, DeviceId), Device>,
     by_destination: Table<Digest, (AccountId, DeviceId)>,
@@ -257,6 +257,13 @@ impl DeviceTables {
     fn of(&self, account: AccountId) -> impl Iterator<Item = &Device> {
         let range = (account, DeviceId::from_uuid(NIL))..=(account, DeviceId::from_uuid(MAX));
         self.devices.range(range).map(|(_, device)| device)
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        if kind == "-devices" {
+            self.devices = Table::default();
+        }
     }
 
     pub(super) fn end(&mut self, keep: bool) {

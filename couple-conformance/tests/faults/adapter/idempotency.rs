@@ -8,7 +8,7 @@ use couple_core::{
 use super::{FaultyStore, account, column::column, system_time, table::Table};
 use crate::{plant::planted_kind, planted};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct IdempotencyTables {
     outcomes: Table<Digest, OutcomeRecord>,
 }
@@ -85,6 +85,13 @@ impl IdempotencyTables {
             record.outcome.retain(|c| c != ' ');
         }
         self.outcomes.put(record.scope, record);
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        if kind == "-outcomes" {
+            self.outcomes = Table::default();
+        }
     }
 
     pub(super) fn end(&mut self, keep: bool) {

@@ -17,7 +17,7 @@ struct JobRow {
     claim: Option<ClaimToken>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct JobTables {
     live: Table<JobId, JobRow>,
     by_due: Table<(String, Timestamp, JobId), ()>,
@@ -359,6 +359,19 @@ impl JobTables {
             return Err(Conflict::ClaimLost(id));
         }
         self.remove(id).ok_or(Conflict::ClaimLost(id))
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        match kind {
+            "-jobs" => self.live = Table::default(),
+            "-dead-jobs" => self.dead = Table::default(),
+            "-claims" => {
+                let rows: Vec<_> = self.live.values().cloned().collect();
+                rows.into_iter().for_each(|row| self.live.put(row.job.id, JobRow { claim: None, ..row }));
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn end(&mut self, keep: bool) {

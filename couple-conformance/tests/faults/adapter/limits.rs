@@ -45,6 +45,12 @@ impl RateLimiter for FaultyLimits {
         if planted("limits-share-one-bucket") {
             name.clear();
         }
+        if planted("limits-hash-keys-to-few-buckets") {
+            name =
+                (name.bytes().fold(7_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)))
+                    % 65_537)
+                    .to_string();
+        }
         let rule_name = if planted("limits-rules-share-a-bucket") { "" } else { rule.name };
         let per_token = rule.period / rule.burst;
         let burst = match rule.burst {
@@ -58,6 +64,9 @@ impl RateLimiter for FaultyLimits {
             _ if planted("limits-interval-is-cut-to-seconds") => Duration::from_secs(per_token.as_secs()),
             _ if planted("limits-interval-is-cut-to-milliseconds") => Duration::from_millis(micros / 1_000),
             _ if planted("limits-interval-is-rounded-up") => Duration::from_millis(micros.div_ceil(1_000)),
+            interval if planted("limits-interval-is-at-most-ten-minutes") => {
+                interval.min(Duration::from_mins(10))
+            }
             interval => interval,
         };
         let before = planted("limits-read-then-write").then(|| {
@@ -68,6 +77,9 @@ impl RateLimiter for FaultyLimits {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let mut all = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() > 10_000 && planted("limits-forget-old-buckets") {
+            all.clear();
+        }
         let full_at = all.entry((rule_name, name)).or_default();
         if let Some(before) = before {
             *full_at = before;

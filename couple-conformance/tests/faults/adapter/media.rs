@@ -19,7 +19,7 @@ use crate::planted;
 
 type RenditionKey = (MediaId, String, Format);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct MediaTables {
     media: Table<(Space, MediaId), Media>,
     by_id: Table<MediaId, Space>,
@@ -593,6 +593,16 @@ impl MediaTables {
     fn of(&self, space: Space) -> impl Iterator<Item = &Media> {
         let range = (space, MediaId::from_uuid(NIL))..=(space, MediaId::from_uuid(MAX));
         self.media.range(range).map(|(_, media)| media)
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        match kind {
+            "-pictures" => self.media = Table::default(),
+            "-renditions" => self.renditions = Table::default(),
+            "-usage" => self.spaces = Table::default(),
+            _ => {}
+        }
     }
 
     pub(super) fn end(&mut self, keep: bool) {

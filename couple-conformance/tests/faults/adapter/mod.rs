@@ -53,7 +53,7 @@ const NIL: uuid::Uuid = uuid::Uuid::nil();
 const MAX: uuid::Uuid = uuid::Uuid::max();
 
 /// Tables by area.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     account: account::AccountTables,
     pairing: pairing::PairingTables,
@@ -112,6 +112,9 @@ impl FaultyStore {
         let tables = stored.get(&plant::place(name)).expect("a store of this name was opened").clone();
         if planted("store-reopen-loses-the-latest-commit") {
             tables.lock().unwrap_or_else(PoisonError::into_inner).account.forget_latest();
+        }
+        if let Some(kind) = plant::planted_kind("store-reopen-loses") {
+            tables.lock().unwrap_or_else(PoisonError::into_inner).forget_rows(kind);
         }
         Self { tables, ..Self::default() }
     }
@@ -215,7 +218,12 @@ fn written_row(change: &Change) -> Option<uuid::Uuid> {
 
 /// Whether the planted fault is that a conflict does not undo this kind of change: `-account-update`.
 fn is_not_undone(change: &Change) -> bool {
-    plant::planted_kind("store-conflict-does-not-undo").is_some_and(|kind| {
+    is_planted_kind("store-conflict-does-not-undo", change)
+}
+
+/// Whether the planted fault concerns this kind of change: its name is `fault` and, such as `-account-update`, the kind.
+fn is_planted_kind(fault: &str, change: &Change) -> bool {
+    plant::planted_kind(fault).is_some_and(|kind| {
         // Such as `Account(Update(…` and `Pairing(End { …`: the names of the area and of the change.
         let text = format!("{change:?}");
         let mut name = String::new();
@@ -256,6 +264,19 @@ impl State {
             }
         };
         Ok(result?)
+    }
+
+    /// Forgets rows of one kind.
+    fn forget_rows(&mut self, kind: &str) {
+        self.account.forget_rows(kind);
+        self.pairing.forget_rows(kind);
+        self.timeline.forget_rows(kind);
+        self.media.forget_rows(kind);
+        self.upload.forget_rows(kind);
+        self.device.forget_rows(kind);
+        self.job.forget_rows(kind);
+        self.idempotency.forget_rows(kind);
+        self.end(true);
     }
 
     /// Ends a commit: keeps its writes, or undoes them.
@@ -323,6 +344,16 @@ impl Store for FaultyStore {
             sleep(Duration::from_millis(1)).await;
             let rest = self.apply(rest)?;
             return Ok(first.results().iter().chain(rest.results()).cloned().collect());
+        }
+        // The commit is applied to what it read before, and overwrites what others wrote in between.
+        if changes.iter().any(|change| is_planted_kind("store-reads-too-early", change)) {
+            let mut read = self.state()?.clone();
+            sleep(Duration::from_millis(2)).await;
+            let committed =
+                changes.into_iter().map(|change| read.apply(change)).collect::<Result<Committed, _>>()?;
+            read.end(true);
+            *self.state()? = read;
+            return Ok(committed);
         }
         // Concurrent commits read the same state, and each writes it again.
         if planted("media-state-is-read-before-the-commit") {

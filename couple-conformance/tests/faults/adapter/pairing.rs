@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{plant::planted_kind, planted};
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct PairingTables {
     invites: Table<InviteId, Invite>,
     by_code: Table<Digest, InviteId>,
@@ -570,6 +570,21 @@ impl PairingTables {
             self.invites.put(invite.id, invite);
         }
         self.invites.end(true);
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        match kind {
+            "-invites" => self.invites = Table::default(),
+            "-couples" => self.couples = Table::default(),
+            "-blocks" => self.blocks = Table::default(),
+            "-erasures" => self.erasures = Table::default(),
+            "-read-positions" => {
+                let couples: Vec<_> = self.couples.values().cloned().collect();
+                couples.into_iter().for_each(|one| self.couples.put(one.id, Couple { read: [0, 0], ..one }));
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn end(&mut self, keep: bool) {

@@ -10,7 +10,7 @@ use couple_core::{
 use super::{FaultyStore, NIL, column::column, pairing, table::Table};
 use crate::planted;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct TimelineTables {
     entries: Table<(CoupleId, i64), Entry>,
     by_client_id: Table<(CoupleId, Side, String), i64>,
@@ -416,6 +416,24 @@ impl TimelineTables {
 
     fn log(&self, couple: CoupleId) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.range((couple, i64::MIN)..=(couple, i64::MAX)).map(|(_, entry)| entry)
+    }
+
+    fn rewrite(&mut self, change: impl Fn(&mut Entry)) {
+        let entries: Vec<_> = self.entries.iter().map(|(key, entry)| (*key, entry.clone())).collect();
+        for (key, mut entry) in entries {
+            change(&mut entry);
+            self.entries.put(key, entry);
+        }
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        match kind {
+            "-entries" => self.entries = Table::default(),
+            "-bodies" => self.rewrite(|entry| entry.body = None),
+            "-reactions" => self.rewrite(|entry| entry.reactions = [None, None]),
+            _ => {}
+        }
     }
 
     pub(super) fn end(&mut self, keep: bool) {

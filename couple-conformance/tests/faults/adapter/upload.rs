@@ -9,7 +9,7 @@ use couple_core::{
 use super::{FaultyStore, column::column, table::Table};
 use crate::planted;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct UploadTables {
     uploads: Table<UploadId, ResumableUpload>,
 }
@@ -301,6 +301,13 @@ impl UploadTables {
             count: sum.count + 1,
             bytes: sum.bytes + upload.offset,
         })
+    }
+
+    /// Forgets rows of one kind, as a store does that keeps them only in memory.
+    pub(super) fn forget_rows(&mut self, kind: &str) {
+        if kind == "-uploads" {
+            self.uploads = Table::default();
+        }
     }
 
     pub(super) fn end(&mut self, keep: bool) {
