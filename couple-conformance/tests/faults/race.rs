@@ -12,7 +12,6 @@ column_faults! { FaultyStore::new();
     "store-reads-too-early" ["-media-insert"]: media::m6_ended_couple_accepts_no_picture, "a picture is written after the end of the couple";
     "store-reads-too-early" ["-media-use"]: media::m6_ended_couple_accepts_no_picture, "the use of a picture is written after the end of the couple";
     "store-reads-too-early" ["-account-insert-session"]: account::a9_only_sessions_of_the_account_are_ended, "a session survives a concurrent update";
-    "store-reads-too-early" ["-account-redeem-token"]: account::a6_each_wrong_code_is_counted, "redeemed beside a wrong code";
     "store-reads-too-early" ["-account-count-tries"]: account::a6_each_wrong_code_is_counted, "wrong codes are not counted";
     "store-reads-too-early" ["-idempotency-record"]: idempotency::i2_expired_record_is_replaced_or_purged, "replaced by another number";
 }
