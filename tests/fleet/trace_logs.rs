@@ -428,7 +428,9 @@ impl Story {
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
             ("sec-websocket-protocol", &*offered),
         ];
-        let requests: [(String, Option<&str>, &[(&str, &str)], u16); 7] = [
+        /// Names and values.
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let requests: [(String, Option<&str>, Headers<'_>, u16); 7] = [
             ("/v1/me".to_owned(), Some(&tokens[1]), &[], 401),
             ("/v1/me".to_owned(), None, &[("authorization", &*basic)], 401),
             (format!("/v1/couple/live?wait=0&access_token={}", tokens[2]), None, &[], 401),

@@ -9,7 +9,7 @@ use couple_core::{
 use super::{FaultyStore, column::column, table::Table};
 use crate::planted;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct NotificationTables {
     preferences: Table<AccountId, Preferences>,
 }
