@@ -231,7 +231,7 @@ mod tests {
         let open = || boxed(async { Arc::new(MemoryStore::new()) as Arc<dyn Store> });
         let coverage = in_runtime(|runtime| {
             let mut coverage = Coverage::default();
-            for seed in 0..200 {
+            for seed in 0..1_200 {
                 let steps = sequence::sequence(seed);
                 let mut watch = |action: &Action, outcome: &Outcome| coverage.add(action, outcome);
                 let compared = runtime.block_on(sequence::run(&steps, (&open, &open), &mut watch));
