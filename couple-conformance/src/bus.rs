@@ -57,7 +57,7 @@ pub async fn b1_notice_reaches_every_subscription(bus: impl Bus) {
         let arrived = received == Some(Notice::Changed) || received.as_ref() == Some(&appended);
         assert!(arrived, "a notice of an entry does not arrive, or as another one: {received:?}");
     }
-    // Notices that nobody has read yet, of which two are equal.
+    // Unread notices, of which two are equal.
     let mut unread: Vec<Notice> = [1, 2, 2, 3, 4, 5, 6, 7, 8, 9].map(signal).into();
     for notice in &unread {
         bus.publish(topic.clone(), notice.clone()).await;

@@ -135,7 +135,7 @@ pub struct Alert {
 /// Start, update or end of a Live Activity.
 #[derive(Clone, PartialEq)]
 pub struct LiveActivity {
-    /// What happens to it.
+    /// Start, update or end.
     pub event: LiveActivityEvent,
     /// State that it shows, as the app declares it.
     pub content: Map<String, Value>,
@@ -147,7 +147,7 @@ pub struct LiveActivity {
     pub alert: Option<Alert>,
 }
 
-/// What happens to a Live Activity.
+/// Change of a Live Activity.
 #[derive(Clone, PartialEq)]
 pub enum LiveActivityEvent {
     /// Starts one.

@@ -60,7 +60,9 @@ pub struct NewDevice {
     pub app_version: Option<String>,
 }
 
-/// Destination as a client sends it, not yet checked. `Debug` shows no token, endpoint or key.
+/// Destination as a client sends it, not yet checked.
+///
+/// `Debug` shows no token, endpoint or key.
 #[derive(Debug, Clone)]
 pub enum NewDestination {
     /// Apple Push Notification service.

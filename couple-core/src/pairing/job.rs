@@ -131,7 +131,7 @@ impl Handler<InviteMail> for InviteMailHandler {
         }
         let Some(from) = self.directory.profile(invite.inviter).await? else { return Ok(()) };
         let message = Message::Invitation {
-            // No text of the inviter to an address that nobody has confirmed.
+            // No text of the inviter to an unconfirmed address.
             from: owner.map(|_| from.display_name),
             message: invite.message.clone().filter(|_| owner.is_some()),
             code: rules::code_of(&self.ports.keys, invite.id),

@@ -32,7 +32,8 @@ impl<T: Clone> SingleFlight<T> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(is_usable)
     }
 
-    /// Returns the cached value if it is usable, else the result of an attempt that ended while the caller waited or of its own.
+    /// Returns the cached value if it is usable. Otherwise returns the result of an attempt of another caller that ended
+    /// during the wait, or makes an attempt.
     pub(super) async fn get<F: Future<Output = Result<T, SendFailure>>>(
         &self,
         is_usable: impl Fn(&T) -> bool,

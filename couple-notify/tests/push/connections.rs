@@ -209,7 +209,7 @@ async fn server_that_starts_later_is_found_without_a_restart() {
 
 #[tokio::test]
 async fn waiting_messages_share_one_attempt_to_connect() {
-    // The system accepts connections, but nobody answers TLS.
+    // The system accepts connections, but no process answers TLS.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let options = ConnectionOptions::default().with_connect_timeout(Duration::from_secs(1));
