@@ -20,7 +20,7 @@ type Answer = Result<Committed, CommitError>;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-fn find<S: Store>(store: impl Fn() -> S, seeds: std::ops::Range<u64>) -> Option<String> {
+fn find<S: Store>(store: &impl Fn() -> S, seeds: std::ops::Range<u64>) -> Option<String> {
     let store = || {
         let store = store();
         async { Arc::new(store) as Arc<dyn Store> }
@@ -29,16 +29,23 @@ fn find<S: Store>(store: impl Fn() -> S, seeds: std::ops::Range<u64>) -> Option<
 }
 
 /// Finds a violation whose description contains each of the words.
+///
+/// Searches on after other descriptions: a history in which the store failed twice is described without the cause of either failure.
 fn finds<S: Store>(store: impl Fn() -> S, words: &[&str]) {
-    let text = find(store, 0..300).expect("the fault is found");
-    for words in words {
-        assert!(text.contains(words), "no {words:?} in:\n{text}");
+    let mut others = Vec::new();
+    for seed in 0..300 {
+        let Some(text) = find(&store, seed..seed + 1) else { continue };
+        if words.iter().all(|words| text.contains(words)) {
+            return;
+        }
+        others.push(text);
     }
+    panic!("no {words:?} in {} violations:\n{}", others.len(), others.join("\n"));
 }
 
 #[test]
 fn store_without_a_fault_is_linearizable() {
-    assert_eq!(find(MemoryStore::new, 0..24), None);
+    assert_eq!(find(&MemoryStore::new, 0..24), None);
 }
 
 /// Delays commits, without a fault.
@@ -59,7 +66,7 @@ impl Store for SlowStore {
 
 #[test]
 fn slow_store_is_linearizable() {
-    assert_eq!(find(|| SlowStore(MemoryStore::new()), 0..24), None);
+    assert_eq!(find(&|| SlowStore(MemoryStore::new()), 0..24), None);
 }
 
 /// Merges two commits into one transaction, and swaps their results.
