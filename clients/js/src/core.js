@@ -42,10 +42,7 @@ function withDefaults(options) {
   };
 }
 
-/**
- * The engine behind a client. State is changed by messages: the leader makes them, applies them, stores their changes and sends them to the
- * other tabs, which apply them too.
- */
+/** The engine behind a client. The leader makes messages, applies and stores them, and sends them to the other tabs, which apply them. */
 export class Core {
   /** @type {Emitter<Events>} */
   events = new Emitter();
@@ -186,7 +183,7 @@ export class Core {
   /** This tab is the leader now. */
   async #lead() {
     if (this.options.locks) {
-      // The leader before can have stored more than it had told, or told more than it had stored.
+      // The leader before may have stored what it had not told, or told what it had not stored.
       await this.writer.idle();
       if (this.owner) {
         await this.#load();
@@ -233,8 +230,7 @@ export class Core {
   }
 
   /**
-   * Emits `timeline` once for all changes of one turn of the event loop or, while the entries since the last connection arrive, of some
-   * milliseconds.
+   * Emits `timeline` once for all changes of one turn of the event loop or, while missed entries arrive, of some milliseconds.
    * @param {boolean} [arriving]
    */
   #announceTimeline(arriving = false) {
@@ -413,8 +409,8 @@ export class Core {
   }
 
   /**
-   * Ends the session by a request. The stream can end, or another tab be refused, before the response arrives: until then a
-   * refused token is not reported as `expired`, and no tab sends the queue.
+   * Ends the session by a request. Until the response arrives, a refused token is not reported as `expired`, and no tab sends the
+   * queue.
    * @template T
    * @param {"signed_out" | "deleted"} reason `signed_out`: whatever the server answers
    * @param {() => Promise<T>} request
@@ -470,7 +466,7 @@ export class Core {
     return [...this.#endings.values()].some((ending) => ending.token === token);
   }
 
-  /** Called when the data of the account is deleted: data that arrives for it later is discarded. */
+  /** The data of the account is deleted; what arrives for it later is discarded. */
   #clear() {
     this.session = null;
     this.owner = undefined;

@@ -90,5 +90,4 @@ try {
 } finally {
   await browser.close();
 }
-for (const problem of problems) console.error(problem);
-process.exitCode = problems.length > 0 ? 1 : 0;
+if (problems.length > 0) throw new Error(problems.join("\n"));
