@@ -21,7 +21,8 @@ use couple_core::{
     mail::{Links, Mailer},
     media,
     notification::{
-        EnglishTexts, NotificationPolicy, Notifications, NotifyByPush, PushTexts, SendPushHandler,
+        EnglishTexts, NotificationPolicy, Notifications, NotifyByPush, PushObserver, PushReport, PushTexts,
+        SendPushHandler,
     },
     pairing::{self, AcceptedMailHandler, InviteMailHandler, Pairings, PurgeInvitesHandler},
     push::Pusher,
@@ -175,6 +176,7 @@ pub struct BackendBuilder {
     limits: Option<Arc<dyn RateLimiter>>,
     mailer: Option<Arc<dyn Mailer>>,
     pusher: Option<Arc<dyn Pusher>>,
+    push_observer: Option<PushObserver>,
     push_texts: Arc<dyn PushTexts>,
     blobs: Option<Blobs>,
     renderer: Arc<dyn Renderer>,
@@ -221,6 +223,7 @@ impl Default for BackendBuilder {
             limits: None,
             mailer: None,
             pusher: None,
+            push_observer: None,
             push_texts: Arc::new(EnglishTexts),
             blobs: None,
             renderer: Arc::new(PictureRenderer),
@@ -308,6 +311,13 @@ impl BackendBuilder {
     #[must_use]
     pub fn push_texts(mut self, texts: impl PushTexts) -> Self {
         self.push_texts = Arc::new(texts);
+        self
+    }
+    /// Sets a function that is told what becomes of each notification: why nothing is sent, or what the push service
+    /// answered. Sending waits for it, so it must return at once. Default: none.
+    #[must_use]
+    pub fn on_push(mut self, observer: impl Fn(&PushReport<'_>) + Send + Sync + 'static) -> Self {
+        self.push_observer = Some(Arc::new(observer));
         self
     }
     /// Sets the blob store of pictures' bytes. Required with a [`store`](Self::store). Default: in memory.
@@ -531,14 +541,15 @@ impl BackendBuilder {
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
         if let Some(pusher) = self.pusher {
-            registry = registry.with(SendPushHandler::new(
+            let handler = SendPushHandler::new(
                 ports.clone(),
                 users.directory.clone(),
                 (pusher, self.push_texts),
                 kinds.clone(),
                 self.notifications,
                 users.session_policy(),
-            ));
+            );
+            registry = registry.with(handler.with_observer(self.push_observer));
         }
         let mut schedules = vec![
             ExpireRenditionsHandler::schedule(),

@@ -219,6 +219,56 @@ async fn pages_are_absent_unless_the_server_is_local_or_a_demo() {
 }
 
 #[tokio::test]
+async fn push_log_has_each_message_or_the_reason_why_none_was_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let server = Server::spawn(&BINARY, folder.path(), address, &[]);
+    server.until_ready().await;
+    assert_eq!(get(address, "/dev/mail/pushes").json(), json!([]));
+    let host = address.to_string();
+    let mut events = BufReader::new(send(address, "/dev/mail/events", &[("host", &host)])).lines();
+    while !events.next().unwrap().unwrap().is_empty() {}
+    let mut next = |event: &str| -> Value {
+        let name = format!("event: {event}");
+        events.by_ref().map(Result::unwrap).find(|line| *line == name).unwrap();
+        let data = events.by_ref().map(Result::unwrap).find(|line| line.starts_with("data: ")).unwrap();
+        serde_json::from_str(&data["data: ".len()..]).unwrap()
+    };
+    let mut client = Client::new(address);
+    let mut tokens = Vec::new();
+    for name in ["ana", "ben"] {
+        let email = format!("{name}@example.org");
+        let body = json!({ "email": email, "display_name": name });
+        assert_eq!(client.call("POST", "/v1/accounts", None, Some(&body), None).await.status, 202);
+        let body = json!({ "email": email, "code": next("mail")["code"] });
+        let session = client.call("POST", "/v1/accounts/verify", None, Some(&body), None).await;
+        tokens.push(session.body["session"]["token"].as_str().unwrap().to_owned());
+    }
+    let [ana, ben] = [tokens[0].as_str(), tokens[1].as_str()];
+    let invite = client.call("POST", "/v1/invites", Some(ana), Some(&json!({})), None).await;
+    let code = json!({ "code": invite.body["code"] });
+    let paired = client.call("POST", "/v1/invites/accept", Some(ben), Some(&code), None).await;
+    assert_eq!(paired.status, 201, "{}", paired.body);
+    let report = next("push");
+    assert_eq!(report["kind"], "pairing");
+    assert_eq!(report["result"], "not sent: the recipient has no device that shows notifications");
+    let device = json!({ "platform": "fcm", "token": "secret-token", "app": "org.example.app" });
+    let path = "/v1/devices/0190f1a2-6c1d-7e8f-b3a7-9d2c5e7f1a08";
+    let put = client.call("PUT", path, Some(ben), Some(&device), None).await;
+    assert!([200, 201].contains(&put.status), "{} {}", put.status, put.body);
+    let entry = json!({ "kind": "text", "client_id": "one", "body": { "text": "Hi" } });
+    let appended = client.call("POST", "/v1/couple/entries", Some(ana), Some(&entry), None).await;
+    assert!([200, 201].contains(&appended.status), "{} {}", appended.status, appended.body);
+    let report = next("push");
+    assert_eq!((report["result"].as_str(), report["service"].as_str()), (Some("accepted"), Some("fcm")));
+    assert_eq!(report["message"]["title"], "You have a new message");
+    let all = get(address, "/dev/mail/pushes");
+    let [newest, oldest] = all.json().as_array().unwrap().clone().try_into().unwrap();
+    assert_eq!((newest, oldest["id"].as_u64()), (report, Some(1)));
+    assert!(!all.body.contains("secret-token"), "{}", all.body);
+}
+
+#[tokio::test]
 async fn mailbox_has_each_mail_and_follows_new_ones() {
     let folder = tempfile::tempdir().unwrap();
     let address = free_address();

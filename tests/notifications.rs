@@ -14,7 +14,8 @@ use std::{
 
 use async_trait::async_trait;
 use couple::{
-    AccountId, Backend, CoupleId, Error, ErrorKind, Keyring, ManualClock, Secret, Store, Timestamp,
+    AccountId, Backend, BackendBuilder, CoupleId, Error, ErrorKind, Keyring, ManualClock, Secret, Store,
+    Timestamp,
     account::{Account, AccountChange, HashCost, Session},
     blobs::Blobs,
     core::{
@@ -22,7 +23,7 @@ use couple::{
         live::Presence as _,
     },
     device::{Device, DeviceChange},
-    notification::{PreferencesPatch, PushMessage, PushTexts, QuietHours},
+    notification::{NotificationKind, PreferencesPatch, PushMessage, PushOutcome, PushTexts, QuietHours},
     pairing::{Block, Couple, PairingChange, Side},
     push::{Alert, Destination, Payload, Push, PushError, Pusher, Surface},
     store::{MemoryPresence, MemoryStore},
@@ -139,6 +140,10 @@ struct Pair {
 
 impl World {
     fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(setting: impl FnOnce(BackendBuilder) -> BackendBuilder) -> Self {
         let (clock, presence) = (Arc::new(ManualClock::default()), Arc::new(MemoryPresence::new()));
         let (recorder, store) = (Arc::new(Recorder::default()), Arc::new(MemoryStore::new()));
         let interferer = Arc::new(Interferer {
@@ -146,7 +151,7 @@ impl World {
             plan: Mutex::new(None),
             trace: recorder.trace.clone(),
         });
-        let backend = Backend::builder()
+        let builder = Backend::builder()
             .store(ObservedStore(store, interferer.clone()))
             .keys(Keyring::new([7; 32]))
             .blobs(Blobs::memory())
@@ -154,9 +159,8 @@ impl World {
             .presence(presence.clone())
             .hash_cost(HashCost::FOR_TESTS)
             .pusher(recorder.clone())
-            .entry_kind(EntryKind::new("x-quiet").with_unread(false))
-            .build()
-            .unwrap();
+            .entry_kind(EntryKind::new("x-quiet").with_unread(false));
+        let backend = setting(builder).build().unwrap();
         Self { backend, clock, presence, recorder, interferer }
     }
 
@@ -666,6 +670,55 @@ async fn refused_message_is_dropped() {
 }
 
 #[tokio::test]
+async fn host_is_told_what_becomes_of_each_message() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let world = World::with(|builder| {
+        let told = told.clone();
+        builder.on_push(move |report| {
+            let what = match &report.outcome {
+                PushOutcome::Nothing(reason) => format!("nothing: {reason}"),
+                PushOutcome::Later(_, reason) => format!("later: {reason}"),
+                PushOutcome::NotOwned(_) => "not owned".to_owned(),
+                PushOutcome::Accepted(push) => format!("accepted {}", token_of(push)),
+                PushOutcome::Gone(push) => format!("gone {}", token_of(push)),
+                PushOutcome::Refused(push, _) => format!("refused {}", token_of(push)),
+                PushOutcome::Unavailable(push, error) => format!("{:?} {}", error.kind(), token_of(push)),
+            };
+            told.lock().unwrap().push((report.to, report.kind, what));
+        })
+    });
+    let pair = world.pair().await;
+    for (device, answer) in [
+        ("fine", None),
+        ("gone", Some(Answer::Gone(None))),
+        ("refused", Some(Answer::Refused)),
+        ("down", Some(Answer::Unavailable(None))),
+    ] {
+        world.register(&pair, device).await;
+        world.answer(device, &answer.into_iter().collect::<Vec<_>>());
+    }
+    world.append(&pair, world.entry("one", "Hi")).await;
+    world.pushed().await;
+    world.mark_read(&pair, 1).await;
+    world.append(&pair, world.entry("two", "Hi")).await;
+    world.mark_read(&pair, 2).await;
+    world.pushed().await;
+    // Devices have no order.
+    let mut told = told.lock().unwrap().clone();
+    told[..4].sort_by(|(_, _, one), (_, _, other)| one.cmp(other));
+    let expected = [
+        "Unavailable down",
+        "accepted fine",
+        "gone gone",
+        "refused refused",
+        "nothing: the recipient has read it",
+    ];
+    let expected: Vec<_> =
+        expected.map(|what| (pair.ben, NotificationKind::Entry, what.to_owned())).into_iter().collect();
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
 async fn only_devices_that_failed_are_tried_again() {
     let world = World::new();
     let pair = world.pair().await;
@@ -851,7 +904,7 @@ async fn no_message_follows_a_check_that_follows_leave_block_sign_out_or_hand_ov
 async fn random_races_of_many_couples_send_nothing_to_former_partners_or_owners() {
     let (world, random) = (World::new(), SeededRandom::default());
     random.seed(7);
-    for _ in 0..1_000 {
+    for _ in 0..10_000 {
         let race = Race::ALL[usize::try_from(random.below(6)).unwrap()];
         world.race(race, usize::try_from(random.below(20)).unwrap()).await;
     }

@@ -1,4 +1,4 @@
-//! Developer's mailbox: the mails that the server writes as files, as JSON and as server-sent events.
+//! Developer's mailbox: the mails that the server writes as files, and the push log, as JSON and as server-sent events.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -24,7 +24,7 @@ use mail_parser::{Address, MessageParser};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::spawn_blocking};
 
-use crate::site::uncached;
+use crate::{push_log::PushLog, site::uncached};
 
 /// Maximum mails in the list, the newest ones.
 const MAX_LISTED_MAILS: usize = 200;
@@ -43,17 +43,19 @@ const DARK: &str = "(prefers-color-scheme: dark)";
 #[derive(Clone)]
 struct Mailbox {
     folder: PathBuf,
+    push_log: PushLog,
     stop: watch::Receiver<bool>,
 }
 
 /// Routes of the mailbox of a folder. Event streams end when `stop` becomes true.
-pub(crate) fn routes(folder: PathBuf, stop: watch::Receiver<bool>) -> Router {
+pub(crate) fn routes(folder: PathBuf, push_log: PushLog, stop: watch::Receiver<bool>) -> Router {
     Router::new()
         .route("/dev/mail/messages", get(list))
         .route("/dev/mail/messages/{id}", get(one))
         .route("/dev/mail/messages/{id}/html", get(html))
+        .route("/dev/mail/pushes", get(pushes))
         .route("/dev/mail/events", get(events))
-        .with_state(Mailbox { folder, stop })
+        .with_state(Mailbox { folder, push_log, stop })
 }
 
 /// A mail as JSON.
@@ -234,9 +236,18 @@ async fn html(
     }
 }
 
-/// Follows a folder for one client.
+async fn pushes(State(mailbox): State<Mailbox>) -> Response {
+    let mut reports = mailbox.push_log.after(0);
+    reports.reverse();
+    uncached(Json(reports))
+}
+
+/// Follows a folder and the push log for one client.
 struct Follower {
     folder: PathBuf,
+    push_log: PushLog,
+    /// Number of the last report that was sent.
+    reported: u64,
     stop: watch::Receiver<bool>,
     seen: HashMap<String, SystemTime>,
     /// Time of the folder's last change that was seen.
@@ -273,6 +284,11 @@ impl Follower {
                 let event = Event::default().event("mail").id(mail.id.clone()).json_data(&mail).ok()?;
                 return Some((Ok(event), self));
             }
+            if let Some(report) = self.push_log.after(self.reported).into_iter().next() {
+                self.reported = report.id();
+                let event = Event::default().event("push").json_data(&report).ok()?;
+                return Some((Ok(event), self));
+            }
             tokio::select! {
                 () = stopped(&mut self.stop) => return None,
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
@@ -289,7 +305,8 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn events(State(mailbox): State<Mailbox>) -> Response {
-    let Mailbox { folder, stop } = mailbox;
+    let Mailbox { folder, push_log, stop } = mailbox;
+    let reported = push_log.count();
     let seen = spawn_blocking({
         let folder = folder.clone();
         move || files(&folder)
@@ -298,7 +315,16 @@ async fn events(State(mailbox): State<Mailbox>) -> Response {
         Ok(seen) => seen.into_iter().collect(),
         Err(error) => return unreadable(&error),
     };
-    let follower = Follower { folder, stop, seen, changed: None, look_again: true, pending: VecDeque::new() };
+    let follower = Follower {
+        folder,
+        push_log,
+        reported,
+        stop,
+        seen,
+        changed: None,
+        look_again: true,
+        pending: VecDeque::new(),
+    };
     let stream = stream::unfold(follower, Follower::next);
     uncached(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE_INTERVAL)))
 }
@@ -355,6 +381,8 @@ mod tests {
         let (_stop, stopped) = watch::channel(false);
         let mut follower = Follower {
             folder: folder.path().to_owned(),
+            push_log: PushLog::new(),
+            reported: 0,
             stop: stopped,
             seen: files(folder.path()).unwrap().into_iter().collect(),
             changed: None,
@@ -375,7 +403,11 @@ mod tests {
     #[tokio::test]
     async fn response_about_a_missing_folder_does_not_show_its_cause() {
         let folder = tempfile::tempdir().unwrap();
-        let mailbox = Mailbox { folder: folder.path().join("gone"), stop: watch::channel(false).1 };
+        let mailbox = Mailbox {
+            folder: folder.path().join("gone"),
+            push_log: PushLog::new(),
+            stop: watch::channel(false).1,
+        };
         let id = PathParam("1".to_owned());
         for response in [list(State(mailbox.clone())).await, one(State(mailbox), id).await] {
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

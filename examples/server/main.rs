@@ -4,6 +4,7 @@
 
 mod assets;
 mod mailbox;
+mod push_log;
 mod settings;
 mod site;
 
@@ -17,6 +18,7 @@ use couple::{
     notify::{
         live::LiveOptions,
         mail::{FileMailer, Letterhead, SmtpMailer},
+        push::{Apns, ConnectionOptions, Fcm, Pushers, VapidKey, WebPush},
     },
     store::{
         KeyFile,
@@ -26,7 +28,8 @@ use couple::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-use settings::{Database, Mail, Pictures, Settings, reachable};
+use push_log::{NotSent, PushLog};
+use settings::{Database, Mail, Pictures, PushServices, Settings, reachable};
 
 /// Maximum time for work in progress to end after the process was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -122,7 +125,13 @@ async fn run(settings: Settings) -> Result<(), String> {
         Some(address) => Some(bind("COUPLE_ADMIN_LISTEN", address)?),
         None => None,
     };
-    let backend = compose(&settings).await?.build().map_err(|error| error.to_string())?;
+    let mut builder = compose(&settings).await?;
+    let push_log = PushLog::new();
+    if settings.shows_push_log() {
+        let log = push_log.clone();
+        builder = builder.on_push(move |report| log.record(report));
+    }
+    let backend = builder.build().map_err(|error| error.to_string())?;
 
     let options = HttpOptions::default()
         .with_trusted_proxies(settings.trusted_proxies.clone())
@@ -148,7 +157,9 @@ async fn run(settings: Settings) -> Result<(), String> {
     }
     if let Some(listener) = listener {
         let app = match port {
-            Some(port) if settings.pages => app.merge(site::router(&settings, port, stop.subscribe())),
+            Some(port) if settings.pages => {
+                app.merge(site::router(&settings, port, push_log, stop.subscribe()))
+            }
             _ => app,
         };
         service = service.with_listener(listener, app, serving);
@@ -205,6 +216,12 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
             builder.mailer(mailer)
         }
     };
+    let builder = match &settings.push {
+        services if !services.is_empty() => builder.pusher(pushers(services)?),
+        // The messages are shown beside the mails.
+        _ if settings.shows_push_log() => builder.pusher(NotSent),
+        _ => builder,
+    };
     let builder = builder.blobs(match &settings.pictures {
         Pictures::Memory => Blobs::memory(),
         Pictures::Files(folder) => Blobs::files(folder).map_err(blobs)?,
@@ -243,6 +260,29 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
         }
         _ => Ok(builder),
     }
+}
+
+fn pushers(services: &PushServices) -> Result<Pushers, String> {
+    let read = |setting: &str, path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| format!("{setting}: {}: {error}", path.display()))
+    };
+    let options = ConnectionOptions::default();
+    let mut pushers = Pushers::new();
+    if let Some(key) = &services.apns {
+        let pem = read("COUPLE_APNS_KEY_FILE", &key.file)?;
+        let apns = Apns::new(&key.key_id, &key.team_id, &pem, &options);
+        pushers = pushers.with_apns(apns.map_err(|error| format!("COUPLE_APNS_KEY_FILE: {}", told(&error)))?);
+    }
+    if let Some(file) = &services.fcm {
+        let fcm = Fcm::new(&read("COUPLE_FCM_KEY_FILE", file)?, &options);
+        pushers = pushers.with_fcm(fcm.map_err(|error| format!("COUPLE_FCM_KEY_FILE: {}", told(&error)))?);
+    }
+    if let Some(web) = &services.web {
+        let key = VapidKey::from_pem(&read("COUPLE_VAPID_KEY_FILE", &web.file)?, &web.contact);
+        let key = key.map_err(|error| format!("COUPLE_VAPID_KEY_FILE: {}", told(&error)))?;
+        pushers = pushers.with_web_push(WebPush::new(key, &options));
+    }
+    Ok(pushers)
 }
 
 fn sqlite(settings: &Settings, path: &Path) -> SqliteOptions {

@@ -33,6 +33,36 @@ pub(crate) enum Mail {
     Smtp { url: String, from: String, root_certificates: Option<PathBuf> },
 }
 
+/// Push services that are set up.
+#[derive(Default)]
+pub(crate) struct PushServices {
+    pub(crate) apns: Option<ApnsKey>,
+    /// File of the service account key.
+    pub(crate) fcm: Option<PathBuf>,
+    pub(crate) web: Option<WebPushKey>,
+}
+
+/// Key of an Apple developer team.
+pub(crate) struct ApnsKey {
+    pub(crate) file: PathBuf,
+    pub(crate) key_id: String,
+    pub(crate) team_id: String,
+}
+
+/// Key pair by which push services of browsers know the server.
+pub(crate) struct WebPushKey {
+    pub(crate) file: PathBuf,
+    /// `mailto:` or `https:` URL for the operators of push services.
+    pub(crate) contact: String,
+}
+
+impl PushServices {
+    /// Whether no service is set up.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.apns.is_none() && self.fcm.is_none() && self.web.is_none()
+    }
+}
+
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
@@ -45,6 +75,7 @@ pub(crate) struct Settings {
     pub(crate) redis: Option<String>,
     pub(crate) pictures: Pictures,
     pub(crate) mail: Mail,
+    pub(crate) push: PushServices,
     pub(crate) public_url: String,
     pub(crate) role: Role,
     pub(crate) limits: bool,
@@ -64,7 +95,7 @@ pub(crate) struct Settings {
     pub(crate) demo_requested: bool,
 }
 
-const KNOWN: [&str; 23] = [
+const KNOWN: [&str; 29] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
@@ -77,6 +108,12 @@ const KNOWN: [&str; 23] = [
     "COUPLE_MAIL",
     "COUPLE_MAIL_FROM",
     "COUPLE_MAIL_ROOT_CERTIFICATES",
+    "COUPLE_APNS_KEY_FILE",
+    "COUPLE_APNS_KEY_ID",
+    "COUPLE_APNS_TEAM_ID",
+    "COUPLE_FCM_KEY_FILE",
+    "COUPLE_VAPID_KEY_FILE",
+    "COUPLE_VAPID_CONTACT",
     "COUPLE_PUBLIC_URL",
     "COUPLE_ROLE",
     "COUPLE_LIMITS",
@@ -91,6 +128,11 @@ const KNOWN: [&str; 23] = [
 ];
 
 impl Settings {
+    /// Whether the developer's push log is shown, beside the mails.
+    pub(crate) fn shows_push_log(&self) -> bool {
+        self.pages && matches!(self.mail, Mail::Files { .. })
+    }
+
     /// Whether this process serves requests.
     pub(crate) fn answers(&self) -> bool {
         self.role.serves_requests()
@@ -176,6 +218,7 @@ impl Settings {
                 _ => return Err("COUPLE_MAIL is neither file://FOLDER nor smtp://… nor smtps://…".to_owned()),
             },
         };
+        let push = push_services(get)?;
         let limits = match get("COUPLE_LIMITS").unwrap_or("on") {
             "on" => true,
             "off" => false,
@@ -234,6 +277,15 @@ impl Settings {
                 format!("COUPLE_CONNECTIONS_PER_CLIENT={text} is not a number of at least 1")
             })?),
         };
+        if matches!(&role, Role::Worker(queues) if queues.iter().any(|queue| queue == "push"))
+            && push.is_empty()
+        {
+            return Err(
+                "COUPLE_ROLE has the queue push, which needs a push service: set COUPLE_APNS_KEY_FILE, \
+                        COUPLE_FCM_KEY_FILE or COUPLE_VAPID_KEY_FILE"
+                    .to_owned(),
+            );
+        }
         let public_url =
             get("COUPLE_PUBLIC_URL").map_or_else(|| format!("http://{}", reachable(listen)), str::to_owned);
         let host = public_url.strip_prefix("http://").or_else(|| public_url.strip_prefix("https://"));
@@ -265,6 +317,7 @@ impl Settings {
             redis,
             pictures,
             mail,
+            push,
             public_url,
             limits,
             trusted_proxies,
@@ -328,14 +381,37 @@ fn pictures(url: &str) -> Result<Pictures, String> {
     }
 }
 
+fn push_services<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Result<PushServices, String> {
+    // All settings of a service, or none of them.
+    let all = |names: &[&str]| {
+        let values: Vec<_> = names.iter().map(|name| get(name)).collect();
+        match names.iter().zip(&values).find(|(_, value)| value.is_none()) {
+            None => Ok(Some(values.into_iter().flatten().collect::<Vec<_>>())),
+            Some(_) if values.iter().all(Option::is_none) => Ok(None),
+            Some((missing, _)) => Err(format!("{missing} is missing: set {}", names.join(", "))),
+        }
+    };
+    let apns = all(&["COUPLE_APNS_KEY_FILE", "COUPLE_APNS_KEY_ID", "COUPLE_APNS_TEAM_ID"])?;
+    let web = all(&["COUPLE_VAPID_KEY_FILE", "COUPLE_VAPID_CONTACT"])?;
+    Ok(PushServices {
+        apns: apns.map(|values| ApnsKey {
+            file: values[0].into(),
+            key_id: values[1].to_owned(),
+            team_id: values[2].to_owned(),
+        }),
+        fcm: get("COUPLE_FCM_KEY_FILE").map(PathBuf::from),
+        web: web.map(|values| WebPushKey { file: values[0].into(), contact: values[1].to_owned() }),
+    })
+}
+
 fn role(text: &str) -> Result<Role, String> {
-    const QUEUES: [&str; 3] = ["mail", "media", "default"];
+    const QUEUES: [&str; 4] = ["mail", "media", "push", "default"];
     let is_known = |role: &Role| match role {
         Role::Worker(names) => names.iter().all(|name| QUEUES.contains(&name.as_str())),
         Role::All | Role::Api => true,
     };
     text.parse().ok().filter(is_known).ok_or_else(|| {
-        format!("COUPLE_ROLE={text} is none of all, api, worker, worker:mail, worker:media, worker:default")
+        format!("COUPLE_ROLE={text} is none of all, api, worker, worker:mail, worker:media, worker:push, worker:default")
     })
 }
 
@@ -398,6 +474,8 @@ mod tests {
             ("COUPLE_TABLE_PREFIX", "Love_", "at most 24"),
             ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
             ("COUPLE_MAIL_ROOT_CERTIFICATES", "roots.pem", "for mail over SMTP"),
+            ("COUPLE_APNS_KEY_FILE", "AuthKey.p8", "COUPLE_APNS_KEY_ID is missing"),
+            ("COUPLE_VAPID_CONTACT", "mailto:ops@example.org", "COUPLE_VAPID_KEY_FILE is missing"),
             ("COUPLE_LIMITS", "no", "neither on nor off"),
             ("COUPLE_TRUSTED_PROXIES", "10.0.0.0/8, x", "x is neither"),
             ("COUPLE_WORKERS", "0", "1 to 1024"),
@@ -406,6 +484,7 @@ mod tests {
             ("COUPLE_CONNECTIONS_PER_CLIENT", "0", "at least 1"),
             ("COUPLE_BLOBS", "s3://id:secret@bucket", "s3://BUCKET/PREFIX"),
             ("COUPLE_ROLE", "worker:cake", "none of"),
+            ("COUPLE_ROLE", "worker:push", "COUPLE_APNS_KEY_FILE"),
             ("COUPLE_PUBLIC_URL", "example.org", "http://"),
             ("COUPLE_PUBLIC_URL", "https://", "https://HOST"),
             ("COUPLE_DEMO", "yes", "neither on nor off"),

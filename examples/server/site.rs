@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use crate::{
     assets, mailbox,
+    push_log::PushLog,
     settings::{Database, Mail, Pictures, Settings},
 };
 
@@ -31,7 +32,12 @@ const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-i
 /// Routes of the pages.
 ///
 /// `port` is the port at which the server listens. Event streams end when `stop` becomes true.
-pub(crate) fn router(settings: &Settings, port: u16, stop: watch::Receiver<bool>) -> Router {
+pub(crate) fn router(
+    settings: &Settings,
+    port: u16,
+    push_log: PushLog,
+    stop: watch::Receiver<bool>,
+) -> Router {
     let mut router = assets::routes();
     for folder in ["/demo", "/docs", "/dev/mail"] {
         // With the slash, addresses in a page are relative to its folder.
@@ -39,7 +45,7 @@ pub(crate) fn router(settings: &Settings, port: u16, stop: watch::Receiver<bool>
         router = router.route(folder, get(async move || Redirect::permanent(&to)));
     }
     if let Mail::Files { folder, .. } = &settings.mail {
-        router = router.merge(mailbox::routes(folder.clone(), stop));
+        router = router.merge(mailbox::routes(folder.clone(), push_log, stop));
     }
     let info = info(settings);
     let guard = Arc::new(Guard::new(settings, port));

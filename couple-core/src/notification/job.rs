@@ -8,12 +8,13 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{
-    NotificationKind, NotificationPolicy, Preferences, Preview, PushMessage, PushTexts,
+    NotificationKind, NotificationPolicy, Preferences, Preview, PushMessage, PushObserver, PushOutcome,
+    PushReport, PushTexts,
     rules::{self, PushDecision, PushReason, Situation, Subject},
     service,
 };
 use crate::{
-    CoupleId, DeviceId, Error, Locale, Ports, Timestamp,
+    CoupleId, DeviceId, Error, JobId, Locale, Ports, Timestamp,
     account::AccountPolicy,
     device::{Device, DevicePolicy, Devices},
     digest,
@@ -157,6 +158,7 @@ pub struct SendPushHandler {
     policy: NotificationPolicy,
     /// Lifetimes of built-in sessions; none with a host's own users.
     sessions: Option<AccountPolicy>,
+    observer: Option<PushObserver>,
 }
 
 /// Subject of a message, as read at the moment of sending.
@@ -170,6 +172,13 @@ impl Found {
     const fn without_text(subject: Subject) -> Self {
         Self { subject, text: None }
     }
+}
+
+/// Run of a job, which reports are about.
+struct Run<'a> {
+    id: JobId,
+    job: &'a SendPush,
+    couple: &'a Couple,
 }
 
 /// Result of sending the message to one device.
@@ -204,7 +213,20 @@ impl SendPushHandler {
     ) -> Self {
         let timeline = Timeline::new(ports.clone()).with_kinds(kinds);
         let devices = Devices::new(ports.clone(), DevicePolicy::default());
-        Self { ports, directory, pusher, texts, timeline, devices, policy, sessions }
+        Self { ports, directory, pusher, texts, timeline, devices, policy, sessions, observer: None }
+    }
+    /// Sets a function that is told each decision and each result. Default: none.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Option<PushObserver>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    fn report(&self, run: &Run<'_>, outcome: PushOutcome<'_>) {
+        let Some(observer) = &self.observer else { return };
+        let Run { id, job, couple } = *run;
+        let (to, kind) = (couple.member(job.to), job.about.kind());
+        observer(&PushReport { job: id, couple: couple.id, to, kind, outcome });
     }
 
     /// Finds what the job is about, and whether a later event supersedes it.
@@ -321,14 +343,13 @@ impl SendPushHandler {
     /// Sends to each device that still belongs to the recipient, while the couple is the current one.
     async fn send(
         &self,
-        job: &SendPush,
-        couple: &Couple,
+        run: &Run<'_>,
         devices: Vec<Device>,
         message: impl Fn(&Device) -> Push + Send + Sync,
     ) -> Unreached {
         let mut unreached = Unreached::default();
         for device in devices {
-            match self.send_to(job, couple, &device, &message).await {
+            match self.send_to(run, &device, &message).await {
                 Ok(Sent::Done) => unreached.done += 1,
                 Ok(Sent::NotOwned) => {}
                 Ok(Sent::CoupleEnded) => return Unreached::default(),
@@ -343,8 +364,7 @@ impl SendPushHandler {
 
     async fn send_to(
         &self,
-        job: &SendPush,
-        couple: &Couple,
+        run: &Run<'_>,
         device: &Device,
         message: &(impl Fn(&Device) -> Push + Send + Sync),
     ) -> Result<Sent, (Error, Option<Duration>)> {
@@ -353,19 +373,31 @@ impl SendPushHandler {
         // Since the list was read, an earlier device may have taken its time: the phone can have another owner, or the
         // couple be over. The couple is read last.
         let current = store.device(device.account, device.id).await.map_err(failed)?;
-        let Some(device) = current else { return Ok(Sent::NotOwned) };
-        let current = store.couple(couple.id).await.map_err(failed)?;
+        let Some(device) = current else {
+            self.report(run, PushOutcome::NotOwned(device.id));
+            return Ok(Sent::NotOwned);
+        };
+        let current = store.couple(run.couple.id).await.map_err(failed)?;
         if current.is_none_or(|couple| couple.ended_at.is_some()) {
+            self.report(run, PushOutcome::Nothing(PushReason::CoupleEnded));
             return Ok(Sent::CoupleEnded);
         }
-        match self.pusher.push(&message(&device)).await {
-            Ok(()) => {}
-            Err(PushError::Gone { since }) => self.devices.retire(&device, since).await.map_err(failed)?,
-            Err(PushError::Refused(error)) => {
-                let kind = job.about.kind().as_str();
-                tracing::error!(%error, device = %device.id, kind, "push message refused");
+        let push = message(&device);
+        match self.pusher.push(&push).await {
+            Ok(()) => self.report(run, PushOutcome::Accepted(&push)),
+            Err(PushError::Gone { since }) => {
+                self.report(run, PushOutcome::Gone(&push));
+                self.devices.retire(&device, since).await.map_err(failed)?;
             }
-            Err(PushError::Unavailable { retry_after, error }) => return Err((error, retry_after)),
+            Err(PushError::Refused(error)) => {
+                let kind = run.job.about.kind().as_str();
+                tracing::error!(%error, device = %device.id, kind, "push message refused");
+                self.report(run, PushOutcome::Refused(&push, &error));
+            }
+            Err(PushError::Unavailable { retry_after, error }) => {
+                self.report(run, PushOutcome::Unavailable(&push, &error));
+                return Err((error, retry_after));
+            }
         }
         Ok(Sent::Done)
     }
@@ -436,13 +468,16 @@ impl Handler<SendPush> for SendPushHandler {
             is_second_look: job.is_second_look,
             devices: devices.len(),
         };
+        let run = Run { id: context.id, job: &job, couple: &couple };
         match rules::decide(&situation, &self.policy) {
             PushDecision::Nothing(reason) => {
                 tracing::debug!(%reason, job = %context.id, "no push message");
+                self.report(&run, PushOutcome::Nothing(reason));
                 return Ok(());
             }
             PushDecision::Later(at, reason) => {
                 tracing::debug!(%reason, job = %context.id, "push message put off");
+                self.report(&run, PushOutcome::Later(at, reason));
                 let looked = reason == PushReason::Present;
                 self.put_off(&job, at, |job| job.is_second_look |= looked).await?;
                 return Ok(());
@@ -458,7 +493,7 @@ impl Handler<SendPush> for SendPushHandler {
         let badge = self.timeline.unread(&couple, job.to).await?;
         let locale = contact.and_then(|contact| contact.locale);
         let message = |device: &Device| self.message(&job, device, &content, locale.as_ref(), (seq, badge));
-        let Unreached { devices: failed, failure, done } = self.send(&job, &couple, devices, message).await;
+        let Unreached { devices: failed, failure, done } = self.send(&run, devices, message).await;
         match failure {
             None => Ok(()),
             // The job as it is has reached nothing that a retry would repeat.

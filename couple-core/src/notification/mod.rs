@@ -7,12 +7,14 @@
 
 mod job;
 mod port;
+mod report;
 pub mod rules;
 mod service;
 mod text;
 
 pub use job::{About, NotifyByPush, SendPush, SendPushHandler};
 pub use port::{NotificationChange, NotificationReads};
+pub use report::{PushObserver, PushOutcome, PushReport};
 pub use service::Notifications;
 pub use text::{EnglishTexts, Preview, PushMessage, PushTexts};
 

@@ -1,4 +1,4 @@
-// The mailbox page: lists mails, follows new ones, copies codes.
+// The mailbox page: lists mails and the push log, follows new ones, copies codes.
 
 /**
  * @typedef {object} Mail
@@ -13,6 +13,19 @@
  * @property {string} [link]
  */
 
+/**
+ * @typedef {object} Push
+ * @property {number} id
+ * @property {string} at
+ * @property {string} to
+ * @property {string} kind
+ * @property {string} result
+ * @property {string} [service]
+ * @property {Record<string, unknown>} [message]
+ */
+
+/** Maximum reports in the push log. */
+const MAX_REPORTS = 200;
 const RECONNECT_MS = 2000;
 const element = (id) => document.getElementById(id);
 const [list, filter, said, connection] = ['mails', 'filter', 'said', 'connection'].map(element);
@@ -116,6 +129,45 @@ function add(mail) {
   return article;
 }
 
+/** Number of the newest report that is shown. */
+let reported = 0;
+
+/**
+ * Shows a report of the push log above the older ones.
+ * @param {Push} push
+ */
+function addPush(push) {
+  if (push.id <= reported) return;
+  reported = push.id;
+  const item = element('push').content.cloneNode(true).querySelector('li');
+  const time = item.querySelector('time');
+  time.dateTime = push.at;
+  time.textContent = new Date(push.at).toLocaleTimeString(document.documentElement.lang);
+  item.querySelector('.kind').textContent = push.kind;
+  item.querySelector('.to').textContent = push.to;
+  item.querySelector('.result').textContent = push.service ? `${push.service}: ${push.result}` : push.result;
+  const message = item.querySelector('pre');
+  if (push.message) message.textContent = JSON.stringify(push.message, null, 2);
+  else message.remove();
+  const pushes = element('pushes');
+  pushes.prepend(item);
+  if (pushes.children.length > MAX_REPORTS) pushes.lastElementChild.remove();
+  element('push-count').textContent = `(${pushes.children.length})`;
+}
+
+async function loadPushes() {
+  const response = await fetch('pushes');
+  if (!response.ok) throw new Error(await response.text());
+  /** @type {Push[]} */
+  const pushes = await response.json();
+  // A server that was started again counts from 1.
+  if ((pushes[0]?.id ?? 0) < reported) {
+    reported = 0;
+    element('pushes').replaceChildren();
+  }
+  for (const push of pushes.reverse()) addPush(push);
+}
+
 async function load() {
   const response = await fetch('messages');
   if (!response.ok) throw new Error(await response.text());
@@ -131,7 +183,7 @@ function follow() {
   const events = new EventSource('events');
   events.addEventListener('open', () => {
     connection.textContent = 'New mails appear here.';
-    load().catch((error) => { connection.textContent = error.message; });
+    Promise.all([load(), loadPushes()]).catch((error) => { connection.textContent = error.message; });
   });
   events.addEventListener('mail', (event) => {
     const mail = JSON.parse(event.data);
@@ -139,6 +191,7 @@ function follow() {
     applyFilter();
     said.textContent = `New mail to ${mail.to}: ${mail.subject}`;
   });
+  events.addEventListener('push', (event) => addPush(JSON.parse(event.data)));
   events.addEventListener('error', () => {
     connection.textContent = 'The server does not answer; trying again.';
     // The browser connects again by itself, unless the server has refused the request.
