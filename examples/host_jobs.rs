@@ -18,7 +18,7 @@ use couple::{
     account::{Proof, SignUp, Verification},
     core::mail::Message,
     events::Event,
-    job::{Context, Job, JobChange, JobError, Queue, Schedule, WorkerOptions},
+    job::{Context, Job, JobError, Queue, Schedule, WorkerOptions},
     notify::mail::MemoryMailer,
     pairing::{InviteOutcome, InviteRef, NewInvite, Person},
 };
@@ -129,26 +129,24 @@ async fn pair(backend: &Backend, ana: &Person, ben: &Person) -> Result<CoupleId,
 async fn main() -> Result<(), Box<dyn Error>> {
     let (crm, clock, mailer) = (Arc::<Crm>::default(), Arc::<ManualClock>::default(), MemoryMailer::new());
     let backend = build(&crm, &clock, &mailer)?;
-    let (ports, store) = (backend.ports(), backend.ports().store.clone());
 
     // The commit that creates the couple also enqueues the job.
     let (ana, ben) = (join(&backend, &mailer, "ana").await?, join(&backend, &mailer, "ben").await?);
     let couple = pair(&backend, &ana, &ben).await?;
     backend.worker().run_until_idle().await?;
-    let dead = store.dead_jobs(None, 10).await?.pop().ok_or("the job is not dead")?;
+    let dead = backend.dead_jobs().list(None, 10).await?.pop().ok_or("the job is not dead")?;
     println!("dead: {} after {} attempt: {}", dead.job.name, dead.attempts, dead.error);
 
     // The CRM is available again, and its operator replays the job.
     crm.available.store(true, Ordering::SeqCst);
-    let (at, expires_at) = (ports.now(), ports.now().plus(WriteToCrm::MAX_AGE));
-    ports.commit(vec![JobChange::Replay { id: dead.job.id, at, expires_at }.into()]).await?;
+    assert!(backend.dead_jobs().replay(&dead).await?);
     backend.worker().run_until_idle().await?;
     assert_eq!(crm.couples(), [couple]);
     println!("replayed: the couple is in the CRM");
 
     // A started worker keeps the schedule.
     let worker = backend.worker().start();
-    while store.next_due("crm").await?.is_none() {
+    while backend.ports().store.next_due("crm").await?.is_none() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     clock.advance(Duration::from_hours(24));

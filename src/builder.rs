@@ -15,7 +15,10 @@ use couple_core::{
     account::{self, HashCost, PasswordHasher},
     device::{self, Devices},
     events::Listeners,
-    job::{Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker, WorkerOptions},
+    job::{
+        DeadJobs, Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker,
+        WorkerOptions,
+    },
     limits::RateLimiter,
     live::{Bus, Presence},
     mail::{Links, Mailer},
@@ -143,6 +146,11 @@ impl Backend {
             CommitError::Failed(error) => error,
             CommitError::Conflict(conflict) => Error::new(ErrorKind::Internal, "enqueue").source(conflict),
         })
+    }
+    /// Service that lists dead jobs and makes them live again, for operators.
+    #[must_use]
+    pub fn dead_jobs(&self) -> DeadJobs {
+        DeadJobs::new(self.0.ports.clone())
     }
     /// Worker for all queues: start it, or run it until it is idle in a test.
     #[must_use]

@@ -11,8 +11,15 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::LazyLock,
+    time::Duration,
 };
 
+use couple::{
+    Clock as _, OsEntropy, Store as _, SystemClock,
+    core::{ChangeResult, JobId},
+    job::{JobChange, NewJob},
+    store::sql::SqliteOptions,
+};
 use serde_json::json;
 use support::{Client, Server, code_in, free_address, mails_to};
 
@@ -132,7 +139,72 @@ fn check_tells_by_its_exit_code_whether_a_migration_is_missing() {
     assert_eq!(code, 1, "{text}");
     let (code, text) = run("--dry-run");
     assert_eq!(code, 1, "{text}");
-    assert!(text.contains("--migrate-only or --check"), "{text}");
+    assert!(text.contains("--migrate-only, --check, --dead-jobs"), "{text}");
+}
+
+/// A job that has failed for good, in the database of a folder.
+async fn bury_a_job(folder: &Path) -> JobId {
+    let store = SqliteOptions::new(folder.join("couple-data/couple.db")).open().await.unwrap();
+    let (id, at) = (JobId::new(&SystemClock, &OsEntropy), SystemClock.now());
+    let lease_until = at.plus(Duration::from_secs(60));
+    let job = NewJob {
+        id,
+        queue: "host".to_owned(),
+        name: "host.write_to_crm".to_owned(),
+        payload: "{\"person\":\"ana\"}".to_owned(),
+        dedupe_key: None,
+        due_at: at,
+        expires_at: at.plus(Duration::from_hours(1)),
+        max_attempts: 1,
+        created_at: at,
+    };
+    let claim = JobChange::Claim { queue: "host".to_owned(), now: at, lease_until, claim: 7, limit: 1 };
+    let bury = JobChange::Bury { id, claim: 7, error: "no route to the CRM".to_owned(), at };
+    store.commit(vec![JobChange::Enqueue(job).into(), claim.into()]).await.unwrap();
+    store.commit(vec![bury.into()]).await.unwrap();
+    store.close().await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn operator_lists_and_replays_dead_jobs_beside_a_running_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::spawn(&BINARY, folder.path(), free_address(), &[]);
+    server.until_ready().await;
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&*BINARY);
+        let out = command.args(arguments).current_dir(folder.path()).env_clear().output().unwrap();
+        let text = [out.stdout, out.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        (out.status.code().unwrap(), text)
+    };
+    assert_eq!(run(&["--dead-jobs"]), (0, "dead jobs: 0\n".to_owned()));
+    let ids = [bury_a_job(folder.path()).await, bury_a_job(folder.path()).await].map(|id| id.to_string());
+    let (code, text) = run(&["--dead-jobs"]);
+    assert_eq!((code, text.lines().count()), (0, 3), "{text}");
+    let first = format!("{} host host.write_to_crm, attempts: 1, died ", ids[0]);
+    assert!(text.starts_with(&first) && text.contains(": no route to the CRM\n"), "{text}");
+    assert!(!text.contains("ana"), "the payload is printed: {text}");
+
+    let (code, text) = run(&["--replay", &ids[1], "0190f1a2-6c1d-7e8f-b3a7-9d2c5e7f1a08"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("live again: 1") && text.contains("no dead job has the id 0190f1a2"), "{text}");
+    assert_eq!(run(&["--replay", "all"]), (0, "jobs that are live again: 1\n".to_owned()));
+    assert_eq!(run(&["--dead-jobs"]), (0, "dead jobs: 0\n".to_owned()));
+    for wrong in [&["--replay"][..], &["--replay", "7"], &["--dead-jobs", "all"]] {
+        assert_eq!(run(wrong).0, 1, "{wrong:?}");
+    }
+    // The replayed jobs are due, and have the lifetime that they had.
+    let store = SqliteOptions::new(folder.path().join("couple-data/couple.db")).open().await.unwrap();
+    let (queue, now) = ("host".to_owned(), SystemClock.now());
+    let claim =
+        JobChange::Claim { queue, now, lease_until: now.plus(Duration::from_secs(9)), claim: 8, limit: 9 };
+    let committed = store.commit(vec![claim.into()]).await.unwrap();
+    let [ChangeResult::Claimed(claimed)] = committed.results() else { panic!("no claim") };
+    assert_eq!(claimed.len(), 2);
+    for job in claimed {
+        let left = job.job.expires_at.micros() - now.micros();
+        assert!(left > 3_500_000_000 && left <= 3_600_000_000 && job.attempt == 1, "{job:?}");
+    }
 }
 
 #[test]

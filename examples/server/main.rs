@@ -8,16 +8,20 @@ mod push_log;
 mod settings;
 mod site;
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::Path, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeSet, ffi::OsString, io::IsTerminal as _, net::SocketAddr, path::Path,
+    process::ExitCode, time::Duration,
+};
 
 use couple::{
     Backend, BackendBuilder, Keyring, OsEntropy, Role, Store as _,
     blobs::{Blobs, S3Options},
-    core::limits::Unlimited,
+    core::{JobId, limits::Unlimited},
     http::{HttpOptions, ServeOptions},
+    job::DeadJob,
     notify::{
         live::LiveOptions,
-        mail::{FileMailer, Letterhead, SmtpMailer},
+        mail::{FileMailer, Letterhead, MemoryMailer, SmtpMailer},
         push::{Apns, ConnectionOptions, Fcm, Pushers, VapidKey, WebPush},
     },
     store::{
@@ -71,7 +75,12 @@ fn main() -> ExitCode {
             [] => run(settings).await.map(|()| ExitCode::SUCCESS),
             [only] if only == "--migrate-only" => migrate_only(&settings).await.map(|()| ExitCode::SUCCESS),
             [only] if only == "--check" => check(&settings).await,
-            _ => Err("the only argument is --migrate-only or --check; settings are environment variables"
+            [only] if only == "--dead-jobs" => dead_jobs(&settings).await.map(|()| ExitCode::SUCCESS),
+            [first, ids @ ..] if first == "--replay" && !ids.is_empty() => {
+                replay(&settings, ids).await.map(|()| ExitCode::SUCCESS)
+            }
+            _ => Err("the arguments are --migrate-only, --check, --dead-jobs, or --replay with ids of dead jobs or all; \
+                      settings are environment variables"
                 .to_owned()),
         }
     };
@@ -114,6 +123,78 @@ async fn check(settings: &Settings) -> Result<ExitCode, String> {
     }
     println!("the database lacks the migration {}", status.pending.join(", "));
     Ok(ExitCode::from(PENDING))
+}
+
+/// Dead jobs that one read returns.
+const DEAD_JOBS_PAGE: u32 = 100;
+
+/// Opens the store of the settings, for a command of an operator.
+async fn open(settings: &Settings) -> Result<Backend, String> {
+    if matches!(settings.database, Database::Memory) {
+        return Err("COUPLE_DATABASE_URL=memory: has no jobs after the end of its process".to_owned());
+    }
+    let builder = Backend::builder().blobs(Blobs::memory()).mailer(MemoryMailer::default());
+    keep(settings, builder).await?.build().map_err(|error| error.to_string())
+}
+
+/// Calls `each` with all dead jobs, in the order of their ids.
+async fn for_each_dead_job(
+    backend: &Backend,
+    mut each: impl AsyncFnMut(&DeadJob) -> Result<(), couple::Error>,
+) -> Result<(), couple::Error> {
+    let mut after = None;
+    loop {
+        let page = backend.dead_jobs().list(after, DEAD_JOBS_PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.job.id);
+        for dead in &page {
+            each(dead).await?;
+        }
+    }
+}
+
+/// Prints the dead jobs, without their payloads, which are data of persons.
+async fn dead_jobs(settings: &Settings) -> Result<(), String> {
+    let backend = open(settings).await?;
+    let mut count = 0_u64;
+    let listed = for_each_dead_job(&backend, async |dead| {
+        count += 1;
+        let (job, at) = (&dead.job, dead.died_at.to_rfc3339());
+        println!(
+            "{} {} {}, attempts: {}, died {at}: {}",
+            job.id, job.queue, job.name, dead.attempts, dead.error
+        );
+        Ok(())
+    });
+    listed.await.map_err(|error| told(&error))?;
+    println!("dead jobs: {count}");
+    backend.close().await.map_err(|error| told(&error))
+}
+
+/// Makes dead jobs live again: those with these ids, or all.
+async fn replay(settings: &Settings, ids: &[OsString]) -> Result<(), String> {
+    let all = ids.iter().any(|id| id == "all");
+    let mut wanted = BTreeSet::new();
+    for id in ids.iter().filter(|_| !all) {
+        let id = id.to_string_lossy();
+        wanted.insert(id.parse::<JobId>().map_err(|_| format!("{id} is neither the id of a job nor all"))?);
+    }
+    let backend = open(settings).await?;
+    let mut count = 0_u64;
+    let replayed = for_each_dead_job(&backend, async |dead| {
+        if (all || wanted.remove(&dead.job.id)) && backend.dead_jobs().replay(dead).await? {
+            count += 1;
+        }
+        Ok(())
+    });
+    replayed.await.map_err(|error| told(&error))?;
+    println!("jobs that are live again: {count}");
+    backend.close().await.map_err(|error| told(&error))?;
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<_> = wanted.iter().map(ToString::to_string).collect();
+    Err(format!("no dead job has the id {}", missing.join(", ")))
 }
 
 async fn run(settings: Settings) -> Result<(), String> {

@@ -11,12 +11,14 @@
 //! Delivery is at least once. [`Context::id`] is the same for all attempts; a handler passes it on as an
 //! idempotency key.
 
+mod dead;
 mod port;
 mod registry;
 mod retry;
 mod schedule;
 mod worker;
 
+pub use dead::DeadJobs;
 pub use port::{JobChange, JobReads};
 pub use registry::{Context, Handler, JobError, Registry};
 pub use retry::Backoff;
