@@ -184,7 +184,8 @@ pub enum PushError {
         #[source]
         error: Error,
     },
-    /// The message can never be sent: the service refuses it or the credentials of the app.
+    /// The message can never be sent: the service refuses it, or there is no service for its destination. Refused credentials of the host
+    /// are [`Unavailable`](Self::Unavailable): an operator can mend them before the message expires.
     #[error("the push service refuses the message")]
     Refused(#[source] Error),
 }

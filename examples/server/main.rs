@@ -38,6 +38,9 @@ use settings::{Database, Mail, Pictures, PushServices, Settings, reachable};
 /// Maximum time for work in progress to end after the process was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 const REDIS_CONNECTIONS: u32 = 4;
+/// Push services of the browsers. A client chooses its own, and could name one that never answers.
+const PUSH_SERVICES: [&str; 4] =
+    ["fcm.googleapis.com", "push.services.mozilla.com", "push.apple.com", "notify.windows.com"];
 /// Exit code of `--check` if a migration is missing.
 const PENDING: u8 = 3;
 /// Maximum connections to the admin address, which monitoring and probes use.
@@ -361,7 +364,7 @@ fn pushers(services: &PushServices) -> Result<Pushers, String> {
     if let Some(web) = &services.web {
         let key = VapidKey::from_pem(&read("COUPLE_VAPID_KEY_FILE", &web.file)?, &web.contact);
         let key = key.map_err(|error| format!("COUPLE_VAPID_KEY_FILE: {}", told(&error)))?;
-        pushers = pushers.with_web_push(WebPush::new(key, &options));
+        pushers = pushers.with_web_push(WebPush::new(key, &options).with_allowed_hosts(PUSH_SERVICES));
     }
     Ok(pushers)
 }

@@ -123,7 +123,7 @@ impl AccessTokens {
             }
             status => {
                 let refusal: Refusal = serde_json::from_slice(&answer.body).unwrap_or_default();
-                return Err(SendFailure::misconfigured(format!(
+                return Err(SendFailure::credentials(format!(
                     "Google refuses the service account: {} {} {}",
                     status.as_u16(),
                     refusal.error,

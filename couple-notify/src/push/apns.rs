@@ -105,9 +105,10 @@ impl Apns {
                 return PushError::Gone { since: None };
             }
             (StatusCode::BAD_REQUEST, "IdleTimeout") => SendFailure::unavailable(message),
-            // The key, the team, the topic: settings of the host.
-            (StatusCode::FORBIDDEN, _)
-            | (StatusCode::BAD_REQUEST, "BadTopic" | "MissingTopic" | "TopicDisallowed") => {
+            // The key or the team.
+            (StatusCode::FORBIDDEN, _) => SendFailure::credentials(message),
+            // The app that the client has registered.
+            (StatusCode::BAD_REQUEST, "BadTopic" | "MissingTopic" | "TopicDisallowed") => {
                 SendFailure::misconfigured(message)
             }
             (status, _) if is_temporary(status) => {

@@ -33,6 +33,7 @@ const MAX_ADDRESSES: usize = 8;
 pub struct ConnectionOptions {
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
+    pub(super) stream_timeout: Duration,
     pub(super) keep_alive_interval: Duration,
     pub(super) keep_alive_timeout: Duration,
     roots: Vec<CertificateDer<'static>>,
@@ -43,6 +44,7 @@ impl Default for ConnectionOptions {
         Self {
             connect_timeout: Duration::from_millis(2500),
             request_timeout: Duration::from_secs(10),
+            stream_timeout: Duration::from_secs(5),
             keep_alive_interval: Duration::from_secs(30),
             keep_alive_timeout: Duration::from_secs(10),
             roots: Vec::new(),
@@ -55,6 +57,16 @@ impl ConnectionOptions {
     #[must_use]
     pub const fn with_connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Maximum time for which a message waits until the server allows another stream. Default: 5 s.
+    ///
+    /// Then it fails as unavailable, without having been sent, and later messages use a new connection. Whoever sends a message has checked
+    /// that it may be sent, and checks again before the next attempt.
+    #[must_use]
+    pub const fn with_stream_timeout(mut self, timeout: Duration) -> Self {
+        self.stream_timeout = timeout;
         self
     }
 

@@ -5,8 +5,10 @@ use std::{error::Error as StdError, fmt::Write as _, time::Duration};
 use couple_core::{Error, ErrorKind, Timestamp, push::PushError};
 use hyper::{HeaderMap, StatusCode, header};
 
-/// Longest delay that a service can ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_hours(24);
+/// Longest delay that a service can ask for: some attempts are left within the lifetime of a message.
+const MAX_RETRY_AFTER: Duration = Duration::from_hours(6);
+/// Delay after a refusal of the host's credentials, which an operator can mend.
+const CREDENTIALS_DELAY: Duration = Duration::from_mins(5);
 
 /// Failure that several waiting requests can share.
 #[derive(Debug, Clone)]
@@ -31,6 +33,13 @@ impl SendFailure {
 
     pub(super) fn misconfigured(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Misconfigured, context)
+    }
+
+    /// The service refuses the credentials of the host, for whatever message: an outage that an operator ends.
+    pub(super) fn credentials(context: impl Into<String>) -> Self {
+        let context = context.into();
+        tracing::error!(context, "a push service refuses the credentials of this host");
+        Self::unavailable(context).retry_after(Some(CREDENTIALS_DELAY))
     }
 
     pub(super) fn retry_after(mut self, delay: Option<Duration>) -> Self {

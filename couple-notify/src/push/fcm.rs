@@ -94,9 +94,13 @@ impl Fcm {
                 return PushError::Gone { since: None };
             }
             StatusCode::BAD_REQUEST if names_token() => return PushError::Gone { since: None },
-            // The service account, the project, the sender id: settings of the host.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+            // The app that the client has registered belongs to another project.
+            StatusCode::FORBIDDEN if code == Some("SENDER_ID_MISMATCH") => {
                 SendFailure::misconfigured(message)
+            }
+            // The service account or the project.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                SendFailure::credentials(message)
             }
             status if is_temporary(status) => {
                 let default = (status == StatusCode::TOO_MANY_REQUESTS).then_some(QUOTA_DELAY);

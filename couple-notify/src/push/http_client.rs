@@ -23,7 +23,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     sync::{oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -34,8 +34,11 @@ use super::{
 
 /// Maximum number of attempts for one request: further ones follow only if the server has not processed it.
 const MAX_ATTEMPTS: u32 = 4;
-/// Maximum time of a request with all attempts, and with the time that it waits until the server allows another stream.
+/// Maximum time of a request with all attempts.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Flow control windows: responses are small.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Maximum size of a response body that is read.
 const MAX_RESPONSE_BYTES: usize = 64 << 10;
 /// Maximum size of the header fields of a response.
@@ -109,7 +112,7 @@ impl HttpClient {
             loop {
                 let connection =
                     self.connection.get(|connection| connection.is_usable(), || self.connect()).await?;
-                match connection.post(&uri, headers, body, self.options.request_timeout).await {
+                match connection.post(&uri, headers, body, &self.options).await {
                     Ok(answer) => return Ok(answer),
                     Err(failed) if failed.is_unprocessed && attempt < MAX_ATTEMPTS => attempt += 1,
                     Err(failed) => return Err(failed.failure),
@@ -130,6 +133,8 @@ impl HttpClient {
                 .keep_alive_timeout(self.options.keep_alive_timeout)
                 .keep_alive_while_idle(true)
                 .max_header_list_size(MAX_HEADER_BYTES)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
                 // Until the server has announced its limit: more could be refused.
                 .initial_max_send_streams(1)
                 .handshake(TokioIo::new(tls))
@@ -155,7 +160,7 @@ impl Connection {
         uri: &Uri,
         headers: &HeaderMap,
         body: &Bytes,
-        limit: Duration,
+        options: &ConnectionOptions,
     ) -> Result<Answer, AttemptFailure> {
         let (body, progress, mut started) = OutgoingBody::new(body.clone());
         let mut request = Request::new(body);
@@ -179,8 +184,19 @@ impl Connection {
                 }
                 None
             }
+            () = sleep(options.stream_timeout) => {
+                // A server that never allows a stream again must not keep the connection.
+                self.retired.send_replace(true);
+                if progress.cancel() {
+                    return Err(AttemptFailure {
+                        failure: SendFailure::unavailable("the push service allows no further stream"),
+                        is_unprocessed: false,
+                    });
+                }
+                None
+            }
         };
-        let answer = timeout(limit, async {
+        let answer = timeout(options.request_timeout, async {
             let response = match early {
                 Some(response) => response,
                 None => response.await,

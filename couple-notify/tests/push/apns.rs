@@ -305,7 +305,7 @@ async fn each_apns_response_maps_to_its_outcome() {
         (400, json!({ "reason": "BadCollapseId" }), "refused"),
         (400, json!({ "reason": "IdleTimeout" }), "unavailable"),
         (400, json!("nonsense"), "refused"),
-        (403, json!({ "reason": "InvalidProviderToken" }), "misconfigured"),
+        (403, json!({ "reason": "InvalidProviderToken" }), "unavailable for 300 s"),
         (404, json!({ "reason": "BadPath" }), "refused"),
         (405, json!({ "reason": "MethodNotAllowed" }), "refused"),
         (413, json!({ "reason": "PayloadTooLarge" }), "refused"),

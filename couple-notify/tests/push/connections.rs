@@ -150,11 +150,29 @@ async fn missing_response_is_unavailable_and_the_next_message_uses_a_new_connect
 async fn message_that_waits_for_a_stream_of_a_stalled_connection_moves_to_a_new_one() {
     let scripted = scripted(1, [vec![Step::Stall]]).await;
     let options = scripted.server.options().with_request_timeout(Duration::from_secs(5));
-    let apns = apns(&scripted.server.url(), &options);
+    let apns = apns(&scripted.server.url(), &options.with_stream_timeout(Duration::from_mins(1)));
     let mut sent = send_many(&apns, 5).await;
     sent.sort();
     assert_eq!(sent, ["sent", "sent", "sent", "sent", "unavailable"]);
     assert_eq!(scripted.requests(), [1, 4]);
+}
+
+#[tokio::test]
+async fn message_that_waits_too_long_for_a_stream_is_not_sent_and_the_next_one_uses_a_new_connection() {
+    let scripted = scripted(1, [vec![Step::Stall]]).await;
+    let options = scripted.server.options().with_request_timeout(Duration::from_mins(1));
+    let apns = apns(&scripted.server.url(), &options.with_stream_timeout(Duration::from_millis(200)));
+    let stalled = tokio::spawn({
+        let apns = apns.clone();
+        async move { send(&apns).await }
+    });
+    while scripted.requests() != [1] {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(send(&apns).await, "unavailable");
+    send_until_sent(&apns).await;
+    assert_eq!(scripted.requests()[0], 1, "the message that was given up was sent");
+    stalled.abort();
 }
 
 #[tokio::test]

@@ -275,7 +275,7 @@ async fn refused_access_token_is_replaced_once() {
     assert_eq!(outcome(&provider.fcm.push(&alert(android())).await), "sent");
     assert_eq!(provider.grants().len(), 2);
     provider.clock.advance(Duration::from_hours(1));
-    assert_eq!(outcome(&provider.fcm.push(&alert(android())).await), "misconfigured");
+    assert_eq!(outcome(&provider.fcm.push(&alert(android())).await), "unavailable for 300 s");
     assert_eq!(provider.grants().len(), 4);
 }
 
@@ -285,7 +285,11 @@ async fn failed_grants_are_shared_and_recover() {
     for (status, body, expected) in [
         (503, json!(null), "unavailable for 9 s"),
         (429, json!(null), "unavailable for 9 s"),
-        (400, json!({ "error": "invalid_grant", "error_description": "Invalid JWT" }), "misconfigured"),
+        (
+            400,
+            json!({ "error": "invalid_grant", "error_description": "Invalid JWT" }),
+            "unavailable for 300 s",
+        ),
         (200, json!({ "access_token": "line\nbreak", "expires_in": 3599 }), "unavailable"),
         (200, json!({}), "unavailable"),
     ] {
@@ -321,7 +325,7 @@ async fn each_fcm_response_maps_to_its_outcome() {
     for (status, body, delay, expected) in [
         (200, json!({}), None, "sent"),
         (404, error("NOT_FOUND", code("UNREGISTERED")), None, "gone"),
-        (404, error("NOT_FOUND", json!([])), None, "misconfigured"),
+        (404, error("NOT_FOUND", json!([])), None, "unavailable for 300 s"),
         (400, error("INVALID_ARGUMENT", field("message.token")), None, "gone"),
         (400, error("INVALID_ARGUMENT", field("message.android.ttl")), None, "refused"),
         (400, error("INVALID_ARGUMENT", code("INVALID_ARGUMENT")), None, "refused"),
