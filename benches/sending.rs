@@ -175,7 +175,7 @@ async fn latencies(server: &Runtime) {
     let (sender, mut pushes) = unbounded_channel();
     let (port, certificate) = push_service(sender).await;
     let letterhead = Letterhead::new("Couple", "couple@example.org").unwrap();
-    let mailer = SmtpMailer::new(&format!("smtp://{smtp}"), letterhead).unwrap();
+    let mailer = SmtpMailer::new(&format!("smtp://{smtp}?tls=none"), letterhead).unwrap();
     let options = ConnectionOptions::default().with_root_certificates(certificate.as_bytes()).unwrap();
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let url = format!("https://localhost:{port}");

@@ -41,6 +41,8 @@ enum Deed {
     Slow,
     /// Fails, and asks for a retry after this number of seconds.
     Later(u64),
+    /// Fails because of an outage of this many seconds.
+    Outage(u64),
     /// Kills its process.
     Kill,
 }
@@ -95,6 +97,7 @@ impl Handler<Deed> for Doer {
             Deed::FailTwice => Err(JobError::RetryAfter(passing(), Duration::from_secs(60))),
             Deed::Never => Err(Error::new(ErrorKind::Rejected, "do").into()),
             Deed::Later(seconds) => Err(JobError::RetryAfter(passing(), Duration::from_secs(seconds))),
+            Deed::Outage(seconds) => Err(passing().deferred(Duration::from_secs(seconds)).into()),
             Deed::Panic => panic!("a poison job"),
             Deed::Complain => {
                 Err(Error::new(ErrorKind::Rejected, "do").context("é\0".repeat(100_000)).into())
@@ -197,6 +200,25 @@ async fn failed_job_is_retried_at_the_requested_time() {
         assert_eq!(shop.runs(), runs);
     }
     assert_eq!(shop.dead().await, []);
+}
+
+#[tokio::test]
+async fn job_that_meets_an_outage_is_deferred_without_using_up_attempts_until_it_is_too_old() {
+    let shop = Shop::new(WorkerOptions::default());
+    shop.enqueue(Deed::Outage(3_600)).await;
+    let hours = usize::try_from(Deed::MAX_AGE.as_secs() / 3_600).unwrap();
+    assert!(hours > usize::try_from(Deed::MAX_ATTEMPTS).unwrap());
+    for runs in 1..hours {
+        assert_eq!(shop.worker.run_until_idle().await.unwrap(), 1);
+        shop.clock.advance(Duration::from_secs(3_599));
+        assert_eq!(shop.worker.run_until_idle().await.unwrap(), 0, "the job ran too early");
+        shop.clock.advance(Duration::from_secs(1));
+        assert_eq!((shop.runs(), shop.dead().await), (runs, Vec::new()));
+    }
+    shop.worker.run_until_idle().await.unwrap();
+    let dead = shop.dead().await;
+    assert_eq!((dead.len(), dead[0].attempts), (1, 1), "no run but the last one was an attempt");
+    assert!(dead[0].error.contains("do: unavailable"), "{}", dead[0].error);
 }
 
 #[tokio::test]

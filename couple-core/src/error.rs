@@ -1,6 +1,6 @@
 //! The error type of every port, and the error type of use cases.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 /// Cause of an [`Error`], kept for the log.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -37,13 +37,14 @@ pub struct Error {
     operation: &'static str,
     context: String,
     source: Option<BoxError>,
+    deferral: Option<Duration>,
 }
 
 impl Error {
     /// Creates an error of `kind` in `operation`.
     #[must_use]
     pub const fn new(kind: ErrorKind, operation: &'static str) -> Self {
-        Self { kind, operation, context: String::new(), source: None }
+        Self { kind, operation, context: String::new(), source: None, deferral: None }
     }
     /// Sets the details: a path, a key, how to correct the failure.
     #[must_use]
@@ -57,6 +58,15 @@ impl Error {
         self.source = Some(source.into());
         self
     }
+    /// Marks the error as an outage of the remote side that does not depend on the operation: `delay` is the time until a repeat can succeed.
+    ///
+    /// A job that fails with it runs again after that time, and the run does not count as an attempt
+    /// ([`JobError::Deferred`](crate::job::JobError::Deferred)).
+    #[must_use]
+    pub const fn deferred(mut self, delay: Duration) -> Self {
+        self.deferral = Some(delay);
+        self
+    }
     /// Creates an error for inconsistent stored data, located by table, column and key.
     #[must_use]
     pub fn corrupt(table: &'static str, column: &'static str, key: impl fmt::Display) -> Self {
@@ -66,6 +76,11 @@ impl Error {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
+    }
+    /// Time until a repeat can succeed, if the error is an outage that does not depend on the operation.
+    #[must_use]
+    pub const fn deferral(&self) -> Option<Duration> {
+        self.deferral
     }
     /// Whether the same call may succeed later.
     #[must_use]

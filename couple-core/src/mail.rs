@@ -153,7 +153,8 @@ pub enum Message {
 ///
 /// # Errors
 /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when the recipient is refused permanently (SMTP 5xx), or the text cannot be sent.
-/// Any other error is worth a retry.
+/// Any other error is worth a retry. An outage of the mail server that depends neither on the recipient nor on the text has a
+/// [`deferral`](crate::Error::deferral), so that mails wait without using up their attempts.
 #[async_trait]
 pub trait Mailer: Send + Sync + 'static {
     /// Sends one mail. `Ok` means that the next mail server has accepted it.

@@ -3,7 +3,10 @@
 #![cfg(feature = "smtp")]
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::{Arc, Mutex};
+#[path = "../../tests/support/smtp_server.rs"]
+mod smtp_server;
+
+use std::{sync::Arc, time::Duration};
 
 use couple_core::{
     EmailAddress, ErrorKind, Timestamp,
@@ -11,10 +14,7 @@ use couple_core::{
 };
 use couple_notify::mail::{Letterhead, SmtpMailer};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufStream},
-    net::TcpListener,
-};
+use smtp_server::{Encryption, Script, SmtpServer};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
@@ -67,47 +67,6 @@ fn acceptor(certificate: &rcgen::Certificate, key: &KeyPair) -> TlsAcceptor {
 
 const VALID: [i32; 2] = [2020, 4000];
 
-/// Answers commands until the client quits, or until `STARTTLS`; returns the stream in that case.
-async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    greeting: &str,
-    offers: &str,
-    commands: &Mutex<String>,
-) -> Option<S> {
-    let mut stream = BufStream::new(stream);
-    let (mut answer, mut in_mail) = (greeting.to_owned(), false);
-    loop {
-        if !answer.is_empty() {
-            stream.write_all(answer.as_bytes()).await.ok()?;
-            stream.flush().await.ok()?;
-        }
-        let mut line = String::new();
-        if stream.read_line(&mut line).await.ok()? == 0 {
-            return None;
-        }
-        commands.lock().unwrap().push_str(&line);
-        answer = match line.trim_end() {
-            "." => {
-                in_mail = false;
-                "250 taken\r\n".to_owned()
-            }
-            _ if in_mail => String::new(),
-            "DATA" => {
-                in_mail = true;
-                "354 go ahead\r\n".to_owned()
-            }
-            "STARTTLS" => {
-                stream.write_all(b"220 go ahead\r\n").await.ok()?;
-                stream.flush().await.ok()?;
-                return Some(stream.into_inner());
-            }
-            line if line.starts_with("EHLO") => format!("250-test\r\n250 {offers}\r\n"),
-            line if line.starts_with("AUTH") => "235 welcome\r\n".to_owned(),
-            _ => "250 fine\r\n".to_owned(),
-        };
-    }
-}
-
 /// Result of one mail to a server: the error, and all commands that the server could read.
 async fn send(
     acceptor: &TlsAcceptor,
@@ -115,25 +74,12 @@ async fn send(
     options: &str,
     roots: &[&Authority],
 ) -> (Result<(), couple_core::Error>, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (commands, acceptor) = (Arc::new(Mutex::new(String::new())), acceptor.clone());
-    let (read, immediate) = (commands.clone(), scheme == "smtps");
-    let server = tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let stream = match immediate {
-                true => Some(stream),
-                false => converse(stream, "220 test\r\n", "STARTTLS", &read).await,
-            };
-            if let Some(stream) = stream
-                && let Ok(stream) = acceptor.accept(stream).await
-            {
-                let greeting = if immediate { "220 test\r\n" } else { "" };
-                converse(stream, greeting, "AUTH PLAIN", &read).await;
-            }
-        }
-    });
-    let url = format!("{scheme}://ana:secret@localhost:{port}{options}");
+    let encryption = match scheme {
+        "smtps" => Encryption::Implicit(acceptor.clone()),
+        _ => Encryption::StartTls(acceptor.clone()),
+    };
+    let server = SmtpServer::scripted(Script { encryption, ..Script::default() }).await;
+    let url = format!("{scheme}://ana:secret@localhost:{}{options}", server.address.port());
     let mut mailer = SmtpMailer::new(&url, Letterhead::default()).unwrap();
     for roots in roots {
         mailer = mailer.with_root_certificates(roots.pem.as_bytes()).unwrap();
@@ -146,14 +92,12 @@ async fn send(
         message: Message::PasswordChanged,
     };
     let sent = mailer.send(&mail).await;
-    drop(mailer);
-    server.abort();
-    let commands = commands.lock().unwrap().clone();
-    (sent, commands)
+    (sent, server.lines())
 }
 
 /// Every way to encrypt a connection: URL scheme and options.
-const WAYS: [(&str, &str); 3] = [("smtps", ""), ("smtp", "?tls=required"), ("smtp", "?tls=opportunistic")];
+const WAYS: [(&str, &str); 4] =
+    [("smtps", ""), ("smtp", ""), ("smtp", "?tls=required"), ("smtp", "?tls=opportunistic")];
 
 #[tokio::test]
 async fn valid_certificate_of_a_configured_authority_is_accepted() {
@@ -180,7 +124,7 @@ async fn certificates_of_several_calls_are_all_trusted() {
 }
 
 #[tokio::test]
-async fn invalid_certificate_is_refused_before_the_sign_in_and_the_mail_is_retried() {
+async fn invalid_certificate_is_refused_before_the_sign_in_and_the_mail_waits_for_an_operator() {
     let (authority, other) = (Authority::new(), Authority::new());
     for (what, server, roots) in [
         ("self-signed", self_signed("localhost"), &[&authority][..]),
@@ -195,6 +139,11 @@ async fn invalid_certificate_is_refused_before_the_sign_in_and_the_mail_is_retri
             let (sent, commands) = send(&server, scheme, options, roots).await;
             let error = sent.expect_err(&format!("a certificate {what} is accepted: {scheme}{options}"));
             assert!(error.is_retryable(), "{what}: {error}");
+            // As after a 5xx reply.
+            assert!(
+                error.deferral().is_some_and(|delay| delay > Duration::from_secs(20)),
+                "{what}: {error:?}"
+            );
             assert!(!commands.contains("AUTH") && !commands.contains("MAIL"), "{what}: {commands}");
         }
     }

@@ -572,7 +572,7 @@ async fn logs_contain_no_secret(mut database: Engine, scheme: &str, password: St
     drop(smtp);
     let address = json!({ "email": NEW });
     assert!(client.call("POST", "/v1/sessions/code", None, Some(&address), None).await.status < 300);
-    until_logged(folder.path(), "job failed").await;
+    until_logged(folder.path(), "job is deferred").await;
     s3.kill();
     let content = Some(("application/octet-stream", png(8).into()));
     let uploaded = Client::new(server.address)

@@ -67,7 +67,8 @@ pub enum JobChange {
     },
     /// Ends the claim, takes its attempt back and makes the job due again later.
     ///
-    /// For a worker that has no handler for the job, such as one of an older version during a deployment.
+    /// For a run that says nothing about the job: the worker has no handler for it, such as one of an older version during a deployment, or a
+    /// remote service had an outage.
     Defer {
         /// Id of the job.
         id: JobId,

@@ -27,16 +27,22 @@ pub enum JobError {
     /// Transient failure: the worker retries after the given time.
     #[error("{0}")]
     RetryAfter(Error, Duration),
+    /// Outage that does not depend on the job: the worker runs the job again after the given time, and the run does not count as an
+    /// attempt. A job that is too old then is dead.
+    #[error("{0}")]
+    Deferred(Error, Duration),
     /// Permanent failure: the job is dead.
     #[error("{0}")]
     Dead(Error),
 }
 
 impl From<Error> for JobError {
-    /// Rejections and corrupt data are permanent failures; all other errors are transient.
+    /// Rejections and corrupt data are permanent failures, errors with a [`deferral`](Error::deferral) outages; all other errors are
+    /// transient.
     fn from(error: Error) -> Self {
-        match error.kind() {
-            crate::ErrorKind::Rejected | crate::ErrorKind::Corrupt => Self::Dead(error),
+        match (error.kind(), error.deferral()) {
+            (ErrorKind::Rejected | ErrorKind::Corrupt, _) => Self::Dead(error),
+            (_, Some(delay)) => Self::Deferred(error, delay),
             _ => Self::Retry(error),
         }
     }

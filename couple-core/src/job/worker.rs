@@ -484,6 +484,13 @@ impl Worker {
                 self.ports.commit(changes).await?;
                 return Ok(());
             }
+            Err(JobError::Deferred(error, wait)) if now.plus(wait) < claimed.job.expires_at => {
+                tracing::info!(%error, "job is deferred");
+                let change = JobChange::Defer { id, claim, due_at: now.plus(wait) };
+                self.ports.commit(vec![change.into()]).await?;
+                return Ok(());
+            }
+            Err(JobError::Deferred(error, _)) => (None, error),
             Err(JobError::RetryAfter(error, wait)) => (Some(wait), error),
             Err(JobError::Retry(error)) => {
                 (Some(self.options.backoff.wait(claimed.attempt, &*self.ports.entropy)), error)

@@ -66,11 +66,11 @@ impl Mailer for FileMailer {
             };
             Error::new(kind, "write mail").source(source)
         };
-        let text = self.letterhead.render(mail)?.formatted();
+        let text = self.letterhead.render(mail)?.text;
         // Written under another name first, so that a reader of the folder sees complete mails only.
         let partial = self.folder.join(format!(".{}.partial", mail.id));
         let mut file = private().open(&partial).await.map_err(fail)?;
-        file.write_all(&text).await.map_err(fail)?;
+        file.write_all(text.as_bytes()).await.map_err(fail)?;
         file.sync_all().await.map_err(fail)?;
         fs::rename(&partial, self.folder.join(format!("{}.eml", mail.id))).await.map_err(fail)
     }

@@ -2,11 +2,15 @@
 
 mod built_in;
 mod catalogue;
+#[cfg(feature = "smtp")]
+mod circuit_breaker;
 mod fakes;
 mod file;
 mod render;
 #[cfg(feature = "smtp")]
 mod smtp;
+#[cfg(feature = "smtp")]
+mod smtp_failure;
 #[cfg(feature = "smtp")]
 mod smtp_url;
 mod templates;

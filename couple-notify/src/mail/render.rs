@@ -9,6 +9,7 @@ use std::{
 use couple_core::{EmailAddress, Error, ErrorKind, mail::Mail};
 use lettre::{
     Address,
+    address::Envelope,
     message::{Body, Mailbox, MultiPart, SinglePart, header, header::ContentTransferEncoding as Encoding},
 };
 
@@ -28,6 +29,17 @@ impl fmt::Debug for Letterhead {
     }
 }
 
+/// A mail as it is sent.
+#[derive(Debug)]
+pub(super) struct RenderedMail {
+    /// Sender and recipient.
+    pub(super) envelope: Envelope,
+    /// Headers and body; lines end with CRLF. ASCII, unless the recipient's address is not.
+    pub(super) text: String,
+}
+
+/// Maximum bytes of a line with an encoded word (RFC 2047, 2).
+const MAX_ENCODED_LINE_BYTES: usize = 76;
 /// Maximum bytes of a line without its line break (RFC 5322, 2.1.1).
 const MAX_LINE_BYTES: usize = 998;
 /// Maximum bytes of a line that every program and relay leaves as it is (RFC 5322, 2.1.1).
@@ -80,7 +92,15 @@ impl Letterhead {
     }
 
     /// Renders a mail for sending.
-    pub(super) fn render(&self, mail: &Mail) -> Result<lettre::Message, Error> {
+    pub(super) fn render(&self, mail: &Mail) -> Result<RenderedMail, Error> {
+        let message = self.compose(mail)?;
+        let text = String::from_utf8(message.formatted()).map_err(|_| {
+            Error::new(ErrorKind::Rejected, "render mail").context("the message is not UTF-8")
+        })?;
+        Ok(RenderedMail { envelope: message.envelope().clone(), text: with_folded_sender(text) })
+    }
+
+    fn compose(&self, mail: &Mail) -> Result<lettre::Message, Error> {
         // The stored address was checked when it was entered. An error here is permanent.
         let refused =
             |source: lettre::error::Error| Error::new(ErrorKind::Rejected, "render mail").source(source);
@@ -148,6 +168,19 @@ fn part(content_type: header::ContentType, text: &str, max_line_bytes: usize) ->
     SinglePart::builder().header(content_type).body(body)
 }
 
+/// Breaks the line of a long sender before the address, which `lettre` does not do.
+fn with_folded_sender(mut text: String) -> String {
+    let start = if text.starts_with("From: ") { Some(0) } else { text.find("\r\nFrom: ").map(|at| at + 2) };
+    if let Some(start) = start
+        && let Some(end) = text[start..].find("\r\n").map(|length| start + length)
+        && end - start > MAX_ENCODED_LINE_BYTES
+        && let Some(address) = text[start..end].rfind(" <")
+    {
+        text.insert_str(start + address, "\r\n");
+    }
+    text
+}
+
 /// Left side of a `Message-ID`: characters that it may not have become `-` (RFC 5322, 3.6.4).
 fn local_part(id: &str) -> String {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '+' | '.' | '=');
@@ -192,7 +225,7 @@ mod tests {
     }
 
     fn rendered(letterhead: &Letterhead, mail: &Mail) -> String {
-        String::from_utf8(letterhead.render(mail).unwrap().formatted()).unwrap()
+        letterhead.render(mail).unwrap().text
     }
 
     fn custom(subject: &str, html: Option<&str>) -> Message {
@@ -381,10 +414,9 @@ mod tests {
             }
             // As the subject of a host's own mail, and as the name of the app.
             let host = mail(custom(text, None), "ana@example.org");
-            let sent = Letterhead::default().render(&host).map(|sent| sent.formatted());
+            let sent = Letterhead::default().render(&host).map(|sent| sent.text);
             assert_eq!(sent.is_err(), text.chars().any(char::is_control), "{text:?}");
             if let Ok(wire) = sent {
-                let wire = String::from_utf8(wire).unwrap();
                 assert!(wire.is_ascii(), "{wire}");
                 assert_eq!(names(&wire), names(&plain), "{text:?}");
                 let subject = parsed(&wire).subject().unwrap().replace('\u{2060}', "");

@@ -1,6 +1,6 @@
 //! SMTP URL: parsing, and connecting to its server.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use couple_core::{Error, ErrorKind};
 use lettre::transport::smtp::{
@@ -10,7 +10,17 @@ use lettre::transport::smtp::{
     extension::ClientId,
 };
 use percent_encoding::percent_decode_str;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
+
+use super::smtp_failure::{Cause, Failure, Stage};
+
+/// Maximum time to connect to one address of the server by TCP.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// Maximum time until a connection is ready: name resolution, TCP, TLS, greeting, EHLO and sign-in together.
+///
+/// Longer than the pause of some seconds by which servers before their greeting detect senders of spam.
+const SETUP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// First line of a certificate in a PEM text (RFC 7468).
 const BEGIN_CERTIFICATE: &[u8] = b"-----BEGIN CERTIFICATE-----";
@@ -69,9 +79,8 @@ impl SmtpServer {
         };
         let mut encryption = match url.scheme() {
             "smtps" => Encryption::Implicit,
-            // A password is never sent in clear text unless the URL says so.
-            "smtp" if credentials.is_some() => Encryption::Required,
-            "smtp" => Encryption::None,
+            // Nothing is sent in clear text unless the URL says so.
+            "smtp" => Encryption::Required,
             _ => return Err(wrong("write smtp://HOST or smtps://HOST")),
         };
         for (name, value) in url.query_pairs() {
@@ -125,36 +134,38 @@ impl SmtpServer {
     }
 
     /// Opens a connection that is encrypted as configured and signed in.
-    pub(super) async fn connect(&self) -> Result<AsyncSmtpConnection, Error> {
-        let hello = ClientId::default();
+    pub(super) async fn connect(&self) -> Result<AsyncSmtpConnection, Failure> {
+        let (hello, deadline) = (ClientId::default(), Instant::now() + SETUP_TIMEOUT);
         let tls = (self.encryption == Encryption::Implicit).then(|| self.tls.clone());
         let server = (self.host.as_str(), self.port);
-        let mut connection = AsyncSmtpConnection::connect_tokio1(server, None, &hello, tls, None)
-            .await
-            .map_err(|error| retryable_error(error).context("cannot connect to the SMTP server"))?;
+        let connecting =
+            AsyncSmtpConnection::connect_tokio1(server, Some(CONNECT_TIMEOUT), &hello, tls, None);
+        let mut connection = until(deadline, Stage::Connect, connecting).await?;
         let starttls = match self.encryption {
             Encryption::Required => true,
             Encryption::Opportunistic => connection.can_starttls(),
             Encryption::None | Encryption::Implicit => false,
         };
         if starttls {
-            connection.starttls(self.tls.clone(), &hello).await.map_err(|error| {
-                retryable_error(error).context("the SMTP connection cannot be encrypted by STARTTLS")
-            })?;
+            until(deadline, Stage::StartTls, connection.starttls(self.tls.clone(), &hello)).await?;
         }
         if let Some(credentials) = &self.credentials {
-            connection.auth(DEFAULT_MECHANISMS, credentials).await.map_err(|error| {
-                retryable_error(error).context("the SMTP server refuses the sign-in: check user and password")
-            })?;
+            until(deadline, Stage::SignIn, connection.auth(DEFAULT_MECHANISMS, credentials)).await?;
         }
         Ok(connection)
     }
 }
 
-/// A failure that is independent of the mail, so it is retried whatever its code.
-pub(super) fn retryable_error(error: smtp::Error) -> Error {
-    let kind = if error.is_timeout() { ErrorKind::TimedOut } else { ErrorKind::Unavailable };
-    Error::new(kind, "send mail").source(error)
+/// Result of a step of the conversation, or a failure at `deadline`.
+pub(super) async fn until<T>(
+    deadline: Instant,
+    stage: Stage,
+    step: impl Future<Output = Result<T, smtp::Error>>,
+) -> Result<T, Failure> {
+    match timeout_at(deadline, step).await {
+        Ok(done) => done.map_err(|error| Failure { stage, cause: Cause::Smtp(error) }),
+        Err(_) => Err(Failure { stage, cause: Cause::TimedOut }),
+    }
 }
 
 #[cfg(test)]
@@ -164,8 +175,9 @@ mod tests {
     #[test]
     fn url_sets_port_encryption_and_credentials() {
         for (url, host, port, encryption, signs_in) in [
-            ("smtp://relay.example", "relay.example", 25, Encryption::None, false),
-            ("smtp://relay.example:2525", "relay.example", 2525, Encryption::None, false),
+            ("smtp://relay.example", "relay.example", 587, Encryption::Required, false),
+            ("smtp://relay.example:2525", "relay.example", 2525, Encryption::Required, false),
+            ("smtp://relay.example?tls=none", "relay.example", 25, Encryption::None, false),
             (
                 "smtp://relay.example?tls=opportunistic",
                 "relay.example",
@@ -183,7 +195,7 @@ mod tests {
             ),
             ("smtp://ana:secret@relay.example:25?tls=none", "relay.example", 25, Encryption::None, true),
             ("smtps://ana:secret@relay.example", "relay.example", 465, Encryption::Implicit, true),
-            ("smtp://[::1]:2525", "::1", 2525, Encryption::None, false),
+            ("smtp://[::1]:2525?tls=none", "::1", 2525, Encryption::None, false),
         ] {
             let server = SmtpServer::parse(url).unwrap();
             assert_eq!((&*server.host, server.port, server.encryption), (host, port, encryption), "{url}");
