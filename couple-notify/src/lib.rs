@@ -8,6 +8,9 @@
 //! | [`mail::MemoryMailer`] | tests: `sent()` returns the mails |
 //! | [`mail::FailingMailer`] | tests of failures to send |
 //! | `mail::SmtpMailer` (feature `smtp`) | production |
+//! | `mail::SendmailMailer` (feature `sendmail`) | production, through a mail server on the same machine |
+//!
+//! With the feature `dkim`, `Letterhead::with_dkim` signs mails for the domain of their sender.
 //!
 //! [`push`] sends push messages to devices:
 //!

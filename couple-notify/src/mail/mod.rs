@@ -2,11 +2,15 @@
 
 mod built_in;
 mod catalogue;
-#[cfg(feature = "smtp")]
+#[cfg(any(feature = "sendmail", feature = "smtp"))]
 mod circuit_breaker;
+#[cfg(feature = "dkim")]
+mod dkim;
 mod fakes;
 mod file;
 mod render;
+#[cfg(feature = "sendmail")]
+mod sendmail;
 #[cfg(feature = "smtp")]
 mod smtp;
 #[cfg(feature = "smtp")]
@@ -15,9 +19,13 @@ mod smtp_failure;
 mod smtp_url;
 mod templates;
 
+#[cfg(feature = "dkim")]
+pub use dkim::DkimKey;
 pub use fakes::{FailingMailer, MemoryMailer};
 pub use file::FileMailer;
 pub use render::Letterhead;
+#[cfg(feature = "sendmail")]
+pub use sendmail::SendmailMailer;
 #[cfg(feature = "smtp")]
 pub use smtp::SmtpMailer;
 pub use templates::{Templates, defused};

@@ -13,6 +13,8 @@ use lettre::{
     message::{Body, Mailbox, MultiPart, SinglePart, header, header::ContentTransferEncoding as Encoding},
 };
 
+#[cfg(feature = "dkim")]
+use super::DkimKey;
 use super::{Templates, built_in::built_in};
 
 /// Sender of mails: the app's name and the address, and the host's texts.
@@ -21,6 +23,8 @@ pub struct Letterhead {
     app: String,
     from: Mailbox,
     templates: Option<Arc<dyn Templates>>,
+    #[cfg(feature = "dkim")]
+    dkim: Vec<DkimKey>,
 }
 
 impl fmt::Debug for Letterhead {
@@ -81,6 +85,8 @@ impl Letterhead {
             app: app.to_owned(),
             from: Mailbox::new(Some(without_encoded_words(app)), mailbox),
             templates: None,
+            #[cfg(feature = "dkim")]
+            dkim: Vec::new(),
         })
     }
 
@@ -91,13 +97,28 @@ impl Letterhead {
         self
     }
 
+    /// Signs each mail with a key (DKIM). Several calls add up: one signature for each key, such as Ed25519 and RSA (RFC 8463, 5).
+    #[cfg(feature = "dkim")]
+    #[must_use]
+    pub fn with_dkim(mut self, key: DkimKey) -> Self {
+        self.dkim.push(key);
+        self
+    }
+
     /// Renders a mail for sending.
     pub(super) fn render(&self, mail: &Mail) -> Result<RenderedMail, Error> {
         let message = self.compose(mail)?;
         let text = String::from_utf8(message.formatted()).map_err(|_| {
             Error::new(ErrorKind::Rejected, "render mail").context("the message is not UTF-8")
         })?;
-        Ok(RenderedMail { envelope: message.envelope().clone(), text: with_folded_sender(text) })
+        let text = with_folded_sender(text);
+        #[cfg(feature = "dkim")]
+        let text = {
+            let signatures: Vec<_> =
+                self.dkim.iter().map(|key| key.signature(&text)).collect::<Result<_, _>>()?;
+            signatures.concat() + &text
+        };
+        Ok(RenderedMail { envelope: message.envelope().clone(), text })
     }
 
     fn compose(&self, mail: &Mail) -> Result<lettre::Message, Error> {
