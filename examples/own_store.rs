@@ -30,9 +30,10 @@ use couple::{
         Token, TokenKind, Tries,
     },
     core::{
-        Change, ChangeResult, CommitError, Committed, Conflict, DeviceId, Digest, DisplayName, EmailAddress,
-        EmailKey, IdempotencyChange, IdempotencyReads, InviteId, JobId, Label, Locale, MediaId,
+        Change, ChangeResult, CommitError, Committed, Conflict, DateId, DeviceId, Digest, DisplayName,
+        EmailAddress, EmailKey, IdempotencyChange, IdempotencyReads, InviteId, JobId, Label, Locale, MediaId,
         OutcomeRecord, Secret, SessionId, TimeZoneName, TokenId, UploadId,
+        date::{CalendarDay, CoupleDate, DateChange, DateKind, DateReads},
         device::{Device, DeviceChange, DeviceReads},
         digest,
         notification::{NotificationChange, NotificationReads, Preferences, QuietHours},
@@ -225,6 +226,8 @@ stored_as! {
         |(one, two, three)| Some([one, two, three]);
     QuietHours as (i64, i64): |quiet| (quiet.from().into(), quiet.to().into()),
         |(from, to)| QuietHours::from_stored(from, to);
+    DateKind as i64: |kind| kind.index(), DateKind::from_index;
+    CalendarDay as String: |day| day.to_string(), |text| CalendarDay::from_stored(&text);
     Surface as i64: |surface| surface.index(), Surface::from_index;
     Destination as (u8, String, (String, bool, Vec<u8>)): |destination| match destination {
         Destination::Apns { token, app, sandbox } => (0, token.expose().clone(), (app.clone(), *sandbox, Vec::new())),
@@ -270,7 +273,7 @@ macro_rules! ids {
         stored_as! { $($type as Uuid: |id| id.as_uuid(), |id| Some($type::from_uuid(id));)+ }
     };
 }
-ids! { AccountId, SessionId, TokenId, InviteId, CoupleId, MediaId, UploadId, DeviceId, JobId }
+ids! { AccountId, SessionId, TokenId, InviteId, CoupleId, MediaId, UploadId, DateId, DeviceId, JobId }
 
 macro_rules! texts {
     ($($type:ident),+) => {
@@ -323,6 +326,7 @@ structs! {
     }
     Device { account, id, session, destination, surface, locale, time_zone, app_version, registered_at }
     Preferences { person, version, kinds, previews, muted_until, quiet_hours, time_zone }
+    CoupleDate { couple, id, version, kind, title, day, is_yearly, created_at }
     NewJob { id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at }
     LiveJob { job, attempts, claim }
     DeadJob { job, attempts, error, died_at }
@@ -499,6 +503,9 @@ tables! {
         DEVICE_BY_DESTINATION: [row.destination_digest()],
     }
     Preferences, "preferences", |row| row.person, {}
+    CoupleDate, "date", |row| (row.couple, row.id), {
+        DATE_BY_TIME: [(row.couple, row.created_at)],
+    }
     LiveJob, "job", |row| row.job.id, {
         JOB_BY_DUE_TIME: [(&row.job.queue, row.claim.is_some(), row.job.due_at)],
         JOB_BY_DEDUPE_KEY: row.job.dedupe_key.as_ref(),
@@ -704,6 +711,7 @@ impl View<'_> {
             Change::Upload(change) => self.apply_upload(change),
             Change::Device(change) => self.apply_device(change),
             Change::Notification(change) => self.apply_notification(change),
+            Change::Date(change) => self.apply_date(change),
             Change::Job(change) => self.apply_job(change),
             Change::Idempotency(change) => self.apply_idempotency(change),
             Change::Host(_) => Err(Error::new(ErrorKind::Misconfigured, "commit")
@@ -963,6 +971,7 @@ impl View<'_> {
                 self.purge(&Scan::<Membership>::rows(&(couple.member(side), id)), 1)?;
                 couple.members[side.index()] = with;
                 self.put(&couple)?;
+                self.purge(&DATE_BY_TIME.at(&id), u32::MAX)?;
             }
             PairingChange::PurgeInvites { before, cap } => {
                 return self.purge_before(&INVITE_BY_EXPIRY, &before, cap);
@@ -1332,6 +1341,26 @@ impl View<'_> {
 
     fn remove_preferences(&mut self, person: AccountId) -> Result<(), Error> {
         self.get::<Preferences>(&person)?.map_or(Ok(()), |stored| self.remove(&stored))
+    }
+
+    fn apply_date(&mut self, change: DateChange) -> Result<ChangeResult, CommitError> {
+        self.active_couple(change.couple())?;
+        match change {
+            DateChange::Put { date, most } => {
+                let stored = self.get::<CoupleDate>(&(date.couple, date.id))?;
+                let version = stored.map_or(0, |stored| stored.version);
+                require(version == date.version, Conflict::DateChanged(date.id))?;
+                let others =
+                    self.select(&DATE_BY_TIME.at(&date.couple), most, |other| other.id != date.id)?;
+                require(others.len() < most as usize, Conflict::TooManyDates(date.couple))?;
+                self.put(&CoupleDate { version: version + 1, ..date })?;
+            }
+            DateChange::Remove { couple, id, version } => {
+                let stored = self.get(&(couple, id))?.filter(|date: &CoupleDate| date.version == version);
+                self.remove(&stored.ok_or(Conflict::DateChanged(id))?)?;
+            }
+        }
+        APPLIED
     }
 
     fn apply_job(&mut self, change: JobChange) -> Result<ChangeResult, CommitError> {
@@ -1841,6 +1870,16 @@ impl DeviceReads for LogStore {
 impl NotificationReads for LogStore {
     async fn preferences(&self, person: AccountId) -> Result<Option<Preferences>, Error> {
         self.read(|view| view.get(&person))
+    }
+}
+
+#[async_trait]
+impl DateReads for LogStore {
+    async fn date(&self, couple: CoupleId, id: DateId) -> Result<Option<CoupleDate>, Error> {
+        self.read(|view| view.get(&(couple, id)))
+    }
+    async fn dates_of(&self, couple: CoupleId) -> Result<Vec<CoupleDate>, Error> {
+        self.read(|view| view.list(&DATE_BY_TIME.at(&couple), 200))
     }
 }
 

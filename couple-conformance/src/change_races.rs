@@ -5,6 +5,7 @@ use std::{future::Future, sync::Arc};
 use couple_core::{
     Change, CommitError, Committed, Conflict, DisplayName, IdempotencyChange, OutcomeRecord, Store,
     account::{Account, AccountChange, SeenToken, TokenKind, Tries},
+    date::{CoupleDate, DateChange},
     digest,
     job::JobChange,
     media::{Media, MediaChange},
@@ -186,6 +187,26 @@ pub(crate) async fn no_picture_is_added_or_used_after_the_end(store: &Arc<impl S
         };
         let uses = || async { store.media(photo.id).await.unwrap().map(|Media { uses, .. }| uses) };
         race_with_end(store, (&world, &couple), change.into(), uses, what).await;
+    }
+}
+
+/// No date is added, changed or removed after its couple has ended (DA4).
+pub(crate) async fn no_date_is_changed_after_the_end(store: &Arc<impl Store>) {
+    let world = world();
+    for round in 0..ROUNDS {
+        let couple = world.stored_couple(store).await;
+        let date = world.date(couple.id);
+        let put = |version| DateChange::Put { date: CoupleDate { version, ..date.clone() }, most: 9 };
+        let (change, what) = match round % 3 {
+            0 => (put(0), "a date"),
+            kind => {
+                must(store, put(0)).await;
+                let remove = DateChange::Remove { couple: couple.id, id: date.id, version: 1 };
+                if kind == 1 { (put(1), "a change of a date") } else { (remove, "the removal of a date") }
+            }
+        };
+        let dates = || async { store.dates_of(couple.id).await.unwrap() };
+        race_with_end(store, (&world, &couple), change.into(), dates, what).await;
     }
 }
 

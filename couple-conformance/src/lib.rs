@@ -25,6 +25,7 @@ pub mod authenticator;
 pub mod blobs;
 pub mod bus;
 mod change_races;
+pub mod date;
 pub mod device;
 pub mod differential;
 pub mod directory;
@@ -164,6 +165,9 @@ macro_rules! store {
                 dv7_only_devices_of_the_account_are_removed;
             notification: n1_preferences_read_back, n2_preferences_change_only_as_read,
                 n3_preferences_are_removed_with_the_person;
+            date: da1_date_fields_read_back, da2_dates_change_only_as_read, da3_number_of_dates_is_limited,
+                da4_dates_of_an_ended_couple_do_not_change, da5_dates_are_listed_by_creation,
+                da6_date_ids_belong_to_the_couple, da7_dates_are_removed_with_a_member;
             job: j1_job_is_claimed_once, j2_jobs_are_claimed_in_order_of_due_time,
                 j3_leased_job_is_not_claimed_again, j4_lost_claim_cannot_change_the_job,
                 j5_deduplication_key_has_one_live_job, j6_finish_and_enqueue_of_a_key_leave_one_job,
@@ -244,6 +248,8 @@ macro_rules! store {
                     device: dv2_destination_belongs_to_one_device, dv3_number_of_devices_is_limited,
                         dv4_devices_end_with_their_session;
                     notification: n2_preferences_change_only_as_read, n3_preferences_are_removed_with_the_person;
+                    date: da2_dates_change_only_as_read, da3_number_of_dates_is_limited,
+                        da4_dates_of_an_ended_couple_do_not_change, da7_dates_are_removed_with_a_member;
                     job: j1_job_is_claimed_once, j4_lost_claim_cannot_change_the_job,
                         j5_deduplication_key_has_one_live_job;
                     idempotency: i1_outcome_is_recorded_once, i2_expired_record_is_replaced_or_purged;

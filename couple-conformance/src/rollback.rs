@@ -8,6 +8,7 @@ use couple_core::{
     account::{
         Account, AccountChange, ProofForm, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
     },
+    date::{CoupleDate, DateChange, DateKind},
     device::{Device, DeviceChange},
     digest,
     job::{DeadJob, JobChange, NewJob, QueueStats},
@@ -63,6 +64,12 @@ struct Sample {
     jobs: [NewJob; 5],
     /// Device of Cleo.
     device: Device,
+    /// Date of the couple.
+    date: CoupleDate,
+    /// Date of the ended couple.
+    ended_date: CoupleDate,
+    /// Not stored.
+    new_date: CoupleDate,
     /// Not stored.
     new_outcome: OutcomeRecord,
     expired_outcome: OutcomeRecord,
@@ -83,6 +90,7 @@ impl Sample {
         let expired_token = Token { expires_at: early, ..world.token(TokenKind::Password, "cleo") };
         let expired_session = Session { expires_at: early, ..world.session(cleo.id) };
         let couple = world.couple([ana.id, ben.id]);
+        let ended = world.couple([world.account_id(), world.account_id()]);
         let outcome = |name: &str, expires_at| OutcomeRecord {
             scope: digest(&[name.as_bytes()]),
             request: digest(&[b"request"]),
@@ -109,11 +117,14 @@ impl Sample {
             upload: world.upload(ana.id),
             new_upload: world.upload(ana.id),
             device: world.device(cleo.id),
+            date: world.date(couple.id),
+            ended_date: world.date(ended.id),
+            new_date: world.date(couple.id),
             jobs: QUEUES.map(|queue| world.job(queue)),
             new_outcome: outcome("new outcome", world.later(60)),
             expired_outcome: outcome("expired outcome", early),
             couple,
-            ended: world.couple([world.account_id(), world.account_id()]),
+            ended,
             person: world.account_id(),
             ana,
             cleo,
@@ -158,10 +169,12 @@ impl Sample {
             PairingChange::Pair(ended.clone()).into(),
             append(ended.id, entry(Side::First, "one")),
             react.into(),
+            DateChange::Put { date: self.ended_date.clone(), most: 9 }.into(),
             PairingChange::End { id: ended.id, members: ended.members, at: world.now() }.into(),
             PairingChange::InsertInvite { invite: self.expired_invite.clone(), limit: 9 }.into(),
             IdempotencyChange::Record(self.expired_outcome.clone()).into(),
             DeviceChange::Put { device: self.device.clone(), most: 9 }.into(),
+            DateChange::Put { date: self.date.clone(), most: 9 }.into(),
         ];
         all(store, changes).await;
         self.insert_pictures(store).await;
@@ -336,6 +349,16 @@ impl Sample {
         ]
     }
 
+    fn date_changes(&self) -> Vec<DateChange> {
+        let stored = CoupleDate { version: 1, kind: DateKind::Birthday, title: None, ..self.date.clone() };
+        let (couple, id) = (stored.couple, stored.id);
+        vec![
+            DateChange::Put { date: self.new_date.clone(), most: 9 },
+            DateChange::Put { date: stored, most: 9 },
+            DateChange::Remove { couple, id, version: 1 },
+        ]
+    }
+
     fn job_changes(&self) -> Vec<JobChange> {
         let [new, due, claimed, abandoned, dead] = &self.jobs;
         let (now, later, claim) = (self.world.now(), self.world.later(90), TOKEN);
@@ -446,6 +469,9 @@ rows! { |store, sample|
     unfinished_uploads: UnfinishedUploads = store.unfinished_uploads(sample.upload.owner);
     queues: Vec<QueueState> = sample.queues(store);
     devices: Vec<Device> = store.devices_of(sample.device.account);
+    dates: Vec<CoupleDate> = store.dates_of(sample.couple.id);
+    date: Option<CoupleDate> = store.date(sample.couple.id, sample.date.id);
+    dates_of_an_ended_couple: Vec<CoupleDate> = store.dates_of(sample.ended.id);
     dead_jobs: Vec<DeadJob> = store.dead_jobs(None, 9);
     new_outcome: Option<OutcomeRecord> = store.outcome(&sample.new_outcome.scope);
     expired_outcome: Option<OutcomeRecord> = store.outcome(&sample.expired_outcome.scope);
@@ -471,12 +497,12 @@ pub(crate) async fn conflicts_undo_each_kind_of_change(store: &impl Store) {
     let timeline = named("TimelineChange", sample.timeline_changes());
     let media = named("MediaChange", sample.media_changes());
     let upload = named("UploadChange", sample.upload_changes());
+    let date = named("DateChange", sample.date_changes());
     let job = named("JobChange", sample.job_changes());
     let idempotency = named("IdempotencyChange", sample.idempotency_changes());
     let before = Rows::read(store, &sample).await;
-    for (name, change) in
-        account.chain(pairing).chain(timeline).chain(media).chain(upload).chain(job).chain(idempotency)
-    {
+    let areas = account.chain(pairing).chain(timeline).chain(media).chain(upload);
+    for (name, change) in areas.chain(date).chain(job).chain(idempotency) {
         match store.commit(vec![change, insert(&sample.world.account("taken"))]).await {
             Err(CommitError::Conflict(Conflict::AccountExists)) => {}
             other => panic!("a commit of {name} and of a used address does not conflict: {other:?}"),

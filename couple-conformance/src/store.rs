@@ -14,6 +14,7 @@ use couple_core::{
     Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, HostStatements,
     IdempotencyChange, OutcomeRecord, Store, Timestamp,
     account::{Account, AccountChange, Tally, TallyId, TokenKind},
+    date::DateChange,
     device::DeviceChange,
     digest,
     job::{ClaimedJob, JobChange, NewJob},
@@ -50,6 +51,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
     let photo = world.photo(couple.id, couple.members[0], "photo");
     let upload = world.upload(ana.id);
     let device = world.device(ana.id);
+    let date = world.date(couple.id);
     let outcome = OutcomeRecord {
         scope: digest(&[b"scope"]),
         request: digest(&[b"request"]),
@@ -65,6 +67,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
         UploadChange::Insert { upload: upload.clone(), most: 9 }.into(),
         DeviceChange::Put { device: device.clone(), most: 9 }.into(),
         NotificationChange::Put(Preferences::default_of(ana.id)).into(),
+        DateChange::Put { date: date.clone(), most: 9 }.into(),
         JobChange::Enqueue(world.job("q")).into(),
         IdempotencyChange::Record(outcome.clone()).into(),
         insert(&again),
@@ -78,6 +81,7 @@ pub async fn s1_commit_is_atomic(store: impl Store) {
         ("picture", store.media(photo.id).await.unwrap().is_some()),
         ("device", store.device(ana.id, device.id).await.unwrap().is_some()),
         ("preferences", store.preferences(ana.id).await.unwrap().is_some()),
+        ("date", store.date(couple.id, date.id).await.unwrap().is_some()),
         ("upload", store.upload(upload.id).await.unwrap().is_some()),
         ("job", store.next_due("q").await.unwrap().is_some()),
         ("outcome", store.outcome(&outcome.scope).await.unwrap().is_some()),

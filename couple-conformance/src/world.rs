@@ -3,10 +3,11 @@
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use couple_core::{
-    AccountId, Change, ChangeResult, Clock, CommitError, Committed, Conflict, CoupleId, DeviceId,
-    DisplayName, EmailAddress, InviteId, JobId, ManualClock, MediaId, Secret, SeededEntropy, SessionId,
-    Store, Timestamp, TokenId, UploadId,
+    AccountId, Change, ChangeResult, Clock, CommitError, Committed, Conflict, CoupleId, DateId, DeviceId,
+    DisplayName, EmailAddress, InviteId, JobId, Label, ManualClock, MediaId, Secret, SeededEntropy,
+    SessionId, Store, Timestamp, TokenId, UploadId,
     account::{Account, AccountChange, Session, Token, TokenKind},
+    date::{CalendarDay, CoupleDate, DateKind},
     device::Device,
     digest,
     job::{ClaimedJob, JobChange, NewJob},
@@ -251,6 +252,20 @@ impl World {
             time_zone: None,
             app_version: None,
             registered_at: self.now(),
+        }
+    }
+    /// Date of a couple that repeats every year.
+    #[must_use]
+    pub fn date(&self, couple: CoupleId) -> CoupleDate {
+        CoupleDate {
+            couple,
+            id: DateId::new(&*self.clock, &self.entropy),
+            version: 0,
+            kind: DateKind::Other,
+            title: Some(Label::from_stored("Picnic")),
+            day: CalendarDay::from_stored("2020-05-04").expect("a day"),
+            is_yearly: true,
+            created_at: self.now(),
         }
     }
     /// Job that is due now.

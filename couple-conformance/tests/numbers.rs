@@ -61,6 +61,7 @@ fn every_check_of_a_store_or_of_live_streams_finds_a_planted_fault() {
         "upload",
         "device",
         "notification",
+        "date",
         "job",
         "idempotency",
         "bus",

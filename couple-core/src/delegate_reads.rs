@@ -178,6 +178,10 @@ macro_rules! __every_read {
             $crate::notification::NotificationReads {
                 preferences(person: $crate::AccountId) -> Option<$crate::notification::Preferences>;
             }
+            $crate::date::DateReads {
+                date(couple: $crate::CoupleId, id: $crate::DateId) -> Option<$crate::date::CoupleDate>;
+                dates_of(couple: $crate::CoupleId) -> Vec<$crate::date::CoupleDate>;
+            }
             $crate::job::JobReads {
                 queue_stats(queue: &str, now: $crate::Timestamp) -> $crate::job::QueueStats;
                 next_due(queue: &str) -> Option<$crate::Timestamp>;

@@ -17,6 +17,7 @@ use crate::{
     AccountId, Change, CoupleId, DisplayName, EmailAddress, Error, ErrorKind, Locale, MediaId, Ports,
     Timestamp,
     account::AccountChange,
+    date::DateChange,
     device::DeviceChange,
     idempotency::IdempotencyChange,
     job::{Job, JobChange, NewJob},
@@ -235,6 +236,7 @@ impl<'a> Event<'a> {
                 | DeviceChange::Retire { .. },
             )
             | Change::Notification(NotificationChange::Put(_) | NotificationChange::Remove { .. })
+            | Change::Date(DateChange::Put { .. } | DateChange::Remove { .. })
             | Change::Job(
                 JobChange::Enqueue(_)
                 | JobChange::Claim { .. }

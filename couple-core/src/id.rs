@@ -119,6 +119,10 @@ ids! {
     ///
     /// Unique within the account.
     DeviceId;
+    /// Id of a date of a couple, unique within the couple.
+    ///
+    /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).
+    DateId;
     /// Id of a background job.
     ///
     /// Opaque to clients. Services create ids by [`Ports::new_id`](crate::Ports::new_id).

@@ -11,7 +11,7 @@
 //! An adapter is a type that implements [`Store`]; the tests of `couple-conformance` check it.
 //!
 //! Areas have the same names in every crate of the workspace: [`account`], [`pairing`], [`timeline`],
-//! [`media`], [`device`], [`notification`], [`job`]. In the folder of an area, `mod.rs` holds the types, `rules.rs` the pure decisions,
+//! [`media`], [`device`], [`notification`], [`date`], [`job`]. In the folder of an area, `mod.rs` holds the types, `rules.rs` the pure decisions,
 //! `port.rs` the reads and changes that a store must support, and `service.rs` the use cases.
 
 /// Defines an options type: private fields, defaults, and one setter for each field.
@@ -69,6 +69,7 @@ macro_rules! from_common_refusals {
 
 pub mod account;
 mod clock;
+pub mod date;
 mod delegate_reads;
 pub mod device;
 mod email;
@@ -106,8 +107,8 @@ pub use entropy::{Entropy, OsEntropy, SeededEntropy};
 pub use error::{BoxError, Error, ErrorKind, Failure};
 pub use host_statements::HostStatements;
 pub use id::{
-    AccountId, CoupleId, DeviceId, IdGenerator, InviteId, JobId, MediaId, SessionId, TokenId, UploadId,
-    UuidV7,
+    AccountId, CoupleId, DateId, DeviceId, IdGenerator, InviteId, JobId, MediaId, SessionId, TokenId,
+    UploadId, UuidV7,
 };
 pub use idempotency::{Idempotency, IdempotencyChange, IdempotencyReads, KeyReused, OutcomeRecord};
 pub use ports::Ports;

@@ -1,8 +1,10 @@
 //! Storage port: a list of typed changes is committed as one transaction.
 
 use crate::{
-    AccountId, CoupleId, Error, HostStatements, InviteId, JobId, MediaId, SessionId, TokenId, UploadId,
+    AccountId, CoupleId, DateId, Error, HostStatements, InviteId, JobId, MediaId, SessionId, TokenId,
+    UploadId,
     account::{AccountChange, AccountReads},
+    date::{DateChange, DateReads},
     device::{DeviceChange, DeviceReads},
     idempotency::{IdempotencyChange, IdempotencyReads},
     job::{ClaimedJob, JobChange, JobReads},
@@ -35,6 +37,8 @@ pub enum Change {
     Device(DeviceChange),
     /// Change to the notification preferences of persons.
     Notification(NotificationChange),
+    /// Change to the dates of couples.
+    Date(DateChange),
     /// Change to the job queues.
     Job(JobChange),
     /// Change to the recorded outcomes of idempotency keys.
@@ -143,6 +147,8 @@ impl Change {
                 | DeviceChange::Retire { .. },
             )
             | Self::Notification(NotificationChange::Put(_) | NotificationChange::Remove { .. })
+            // Their commits append an entry.
+            | Self::Date(DateChange::Put { .. } | DateChange::Remove { .. })
             | Self::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
             | Self::Host(_) => Vec::new(),
         }
@@ -166,6 +172,7 @@ impl Change {
             | Self::Upload(_)
             | Self::Device(_)
             | Self::Notification(_)
+            | Self::Date(_)
             | Self::Job(_)
             | Self::Idempotency(_)
             | Self::Host(_) => None,
@@ -188,6 +195,7 @@ from_area! {
     Upload(UploadChange),
     Device(DeviceChange),
     Notification(NotificationChange),
+    Date(DateChange),
     Job(JobChange),
     Idempotency(IdempotencyChange),
     Host(HostStatements),
@@ -345,6 +353,12 @@ pub enum Conflict {
     /// The notification preferences of the person have another version than the one that was read.
     #[error("preferences of {0} changed")]
     PreferencesChanged(AccountId),
+    /// The date has another version than the one that was read.
+    #[error("date {0} changed")]
+    DateChanged(DateId),
+    /// The couple has reached its limit of dates.
+    #[error("couple {0} has too many dates")]
+    TooManyDates(CoupleId),
     /// The worker no longer holds the claim of the job.
     #[error("claim of job {0} lost")]
     ClaimLost(JobId),
@@ -376,7 +390,7 @@ conflict_names! {
     AccountExists, AccountChanged(_), TokenExists(_), TokenChanged(_), SessionEnded(_), SessionExists(_), TallyFull, Paired(_),
     InviteCrossed, InviteClosed(_), TooManyInvites(_), InviteExists(_), CoupleChanged(_), CoupleEnded(_), CoupleLives(_),
     ClientIdUsed, EntryClosed(_), MediaExists, MediaChanged(_), AvatarChanged(_), QuotaExceeded, SpaceClosed(_),
-    SpaceNotEmpty(_), UploadChanged(_), TooManyDevices(_), PreferencesChanged(_), ClaimLost(_), NoDeadJob(_), KeyUsed,
+    SpaceNotEmpty(_), UploadChanged(_), TooManyDevices(_), PreferencesChanged(_), DateChanged(_), TooManyDates(_), ClaimLost(_), NoDeadJob(_), KeyUsed,
 }
 
 /// Failure of a commit. Nothing was written, except possibly after [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut).
@@ -430,6 +444,7 @@ pub trait Store:
     + UploadReads
     + DeviceReads
     + NotificationReads
+    + DateReads
     + JobReads
     + IdempotencyReads
     + Send

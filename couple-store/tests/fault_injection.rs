@@ -21,6 +21,7 @@ use couple_core::{
     Change, CommitError, Conflict, CoupleId, Entropy as _, Error, ErrorKind, IdempotencyChange, Keyring,
     OsEntropy, OutcomeRecord, Ports, Store, UuidV7,
     account::{Account, AccountChange, PurgeAccountsHandler, SeenToken, Tally, TallyId, Token, TokenKind},
+    date::DateChange,
     device::DeviceChange,
     digest,
     events::Listeners,
@@ -367,6 +368,7 @@ enum HeldRow {
     Upload,
     Device,
     Preferences,
+    Date,
     Job,
     DedupeKey,
     DeadJob,
@@ -374,7 +376,7 @@ enum HeldRow {
 }
 
 impl HeldRow {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Couple,
         Self::Account,
         Self::Entry,
@@ -394,6 +396,7 @@ impl HeldRow {
         Self::Upload,
         Self::Device,
         Self::Preferences,
+        Self::Date,
         Self::Job,
         Self::DedupeKey,
         Self::DeadJob,
@@ -696,6 +699,12 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
             let (lock, device_id) = (by_id("device", device.id.as_uuid()), device.id);
             let remove = move || DeviceChange::Remove { account: id, id: device_id }.into();
             (vec![DeviceChange::Put { device, most: 9 }.into()], lock, Box::new(remove))
+        }
+        HeldRow::Date => {
+            let date = world.date(couple.id);
+            let (lock, couple_id, date_id) = (by_id("date", date.id.as_uuid()), couple.id, date.id);
+            let remove = move || DateChange::Remove { couple: couple_id, id: date_id, version: 1 }.into();
+            (vec![found, DateChange::Put { date, most: 9 }.into()], lock, Box::new(remove))
         }
         HeldRow::Preferences => {
             let put = NotificationChange::Put(Preferences::default_of(id));

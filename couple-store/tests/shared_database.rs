@@ -18,10 +18,11 @@ use sqlx::{
 };
 
 /// Tables of the migrations, without a prefix, and the table of applied migrations.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 22] = [
     "account",
     "block",
     "couple",
+    "date",
     "dead_job",
     "device",
     "entry",
@@ -248,9 +249,9 @@ async fn checks_and_migrations<E: Engine>() {
     let at = E::fresh().await;
     let status = E::check(&at, "couple_").await.unwrap();
     assert!(!status.is_current());
-    assert_eq!(status.pending, ["1 initial", "2 devices", "3 preferences"]);
+    assert_eq!(status.pending, ["1 initial", "2 devices", "3 preferences", "4 dates"]);
     let text = refused(E::open_without_migration(&at, "couple_").await);
-    assert!(text.contains("lacks the migration 1 initial, 2 devices, 3 preferences"), "{text}");
+    assert!(text.contains("lacks the migration 1 initial, 2 devices, 3 preferences, 4 dates"), "{text}");
     assert_eq!(E::tables(&at).await, Vec::<String>::new());
     E::migrate(&at, "couple_").await.unwrap();
     assert_eq!(E::tables(&at).await, prefixed("couple_"));
@@ -394,7 +395,7 @@ mod postgres_schema {
         assert!(text.contains("account"), "{text}");
         assert_eq!(
             options("love").check().await.unwrap().pending,
-            ["1 initial", "2 devices", "3 preferences"]
+            ["1 initial", "2 devices", "3 preferences", "4 dates"]
         );
         assert_eq!(PostgreSql::tables(&at).await, ["account", "account"]);
         options("love").migrate().await.unwrap();

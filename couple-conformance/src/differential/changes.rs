@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use couple_core::{
     Change, DisplayName, HostStatements, IdempotencyChange, Label, Locale, OutcomeRecord, TimeZoneName,
     account::{Account, AccountChange, PasswordHash, SeenToken, Session, Tally, Token, Tries},
+    date::{CalendarDay, CoupleDate, DateChange, DateKind},
     device::{Device, DeviceChange},
     job::{JobChange, NewJob},
     media::{Crop, ExpectedMedia, Media, MediaChange, MediaState, Purpose, Rendition, Source, Space},
@@ -19,20 +20,22 @@ use uuid::Uuid;
 use super::{choices::Choices, names::*};
 
 /// Weights of the areas of changes, in the order of [`change`].
-pub(super) type Weights = [u32; 10];
+pub(super) type Weights = [u32; 11];
 
 /// Each sequence affects one area, so that its changes affect the same rows, or all areas.
-pub(super) const THEMES: [Weights; 9] = [
-    [1, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-    [1, 6, 0, 0, 0, 0, 0, 0, 0, 0],
-    [0, 1, 8, 0, 0, 0, 0, 0, 0, 0],
-    [0, 1, 0, 24, 0, 0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 1, 0, 0, 0, 0, 0],
+pub(super) const THEMES: [Weights; 10] = [
+    [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    [1, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    [0, 1, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+    [0, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0],
     // Devices and preferences depend on accounts.
-    [3, 0, 0, 0, 0, 2, 1, 0, 0, 0],
-    [0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
-    [0, 0, 0, 0, 0, 0, 0, 1, 6, 0],
-    [8, 8, 8, 8, 8, 8, 8, 8, 8, 1],
+    [3, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0],
+    // Dates depend on couples.
+    [0, 1, 0, 0, 0, 0, 0, 12, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0],
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 6, 0],
+    [8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 1],
 ];
 
 /// Makes a change of an area.
@@ -45,8 +48,9 @@ pub(super) fn change(choices: &mut Choices<'_>, weights: &Weights) -> Change {
         4 => upload_change(choices).into(),
         5 => device_change(choices).into(),
         6 => notification_change(choices).into(),
-        7 => job_change(choices).into(),
-        8 => idempotency_change(choices).into(),
+        7 => date_change(choices).into(),
+        8 => job_change(choices).into(),
+        9 => idempotency_change(choices).into(),
         _ => Change::Host(HostStatements::new(())),
     }
 }
@@ -605,6 +609,34 @@ fn notification_change(choices: &mut Choices<'_>) -> NotificationChange {
         }
         _ => NotificationChange::Remove { person },
     }
+}
+
+/// Mostly changes of the version that is stored after few changes.
+fn date_change(choices: &mut Choices<'_>) -> DateChange {
+    // The first couples are mostly active.
+    let couples = choices.one_of(&[2, COUPLES]);
+    let (couple, id) = (couple_id(choices.below(couples)), date_id(choices.below(FEW)));
+    let version = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3][choices.below(10) as usize];
+    if choices.below(5) == 4 {
+        return DateChange::Remove { couple, id, version };
+    }
+    let (full, n, most) = (choices.flag(), choices.below(FEW), 1 + choices.below(4));
+    let date = CoupleDate {
+        couple,
+        id,
+        version,
+        kind: DateKind::ALL[n as usize],
+        title: full.then(|| Label::from_stored("Trip")),
+        day: day(n),
+        is_yearly: full,
+        created_at: time(choices),
+    };
+    DateChange::Put { date, most }
+}
+
+fn day(n: u32) -> CalendarDay {
+    let text = ["--02-29", "2020-02-29", "1990-12-31", "--05-04"][n as usize % 4];
+    CalendarDay::from_stored(text).expect("a day")
 }
 
 fn job_change(choices: &mut Choices<'_>) -> JobChange {

@@ -3,6 +3,7 @@
 use couple_core::{
     Change, IdempotencyChange,
     account::{AccountChange, SeenToken},
+    date::DateChange,
     device::DeviceChange,
     job::JobChange,
     media::{ExpectedMedia, MediaChange},
@@ -27,6 +28,7 @@ pub(super) fn change_in_words(change: &Change) -> String {
         Change::Upload(change) => upload(change),
         Change::Device(change) => device(change),
         Change::Notification(change) => notification(change),
+        Change::Date(change) => date(change),
         Change::Job(change) => job(change),
         Change::Idempotency(change) => match change {
             IdempotencyChange::Record(record) => format!("record the {}", row(record)),
@@ -309,6 +311,15 @@ fn notification(change: &NotificationChange) -> String {
     match change {
         NotificationChange::Put(preferences) => format!("set the {}", row(preferences)),
         NotificationChange::Remove { person } => format!("remove the preferences of {}", person.words()),
+    }
+}
+
+fn date(change: &DateChange) -> String {
+    match change {
+        DateChange::Put { date, most } => format!("set one of at most {most} dates: {}", row(date)),
+        DateChange::Remove { couple, id, version } => {
+            format!("remove {} of {} with version {version}", id.words(), couple.words())
+        }
     }
 }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use couple_core::{
-    Change, IdempotencyChange, account::AccountChange, device::DeviceChange, job::JobChange,
-    media::MediaChange, notification::NotificationChange, pairing::PairingChange, timeline::TimelineChange,
-    upload::UploadChange,
+    Change, IdempotencyChange, account::AccountChange, date::DateChange, device::DeviceChange,
+    job::JobChange, media::MediaChange, notification::NotificationChange, pairing::PairingChange,
+    timeline::TimelineChange, upload::UploadChange,
 };
 #[cfg(test)]
 use couple_core::{ChangeResult, Conflict};
@@ -45,6 +45,7 @@ variants! {
     Upload(UploadChange): Insert, Claim, Append, TakeOver, Finish, ExpireOf, Remove;
     Device(DeviceChange): Put, Remove, RemoveOf, Retire;
     Notification(NotificationChange): Put, Remove;
+    Date(DateChange): Put, Remove;
     Job(JobChange): Enqueue, Claim, ClaimAbandoned, Renew, Finish, Retry, Defer, Bury, Replay, PurgeDead;
     Idempotency(IdempotencyChange): Record, Purge;
 }

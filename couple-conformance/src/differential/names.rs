@@ -3,9 +3,10 @@
 use std::{collections::HashMap, sync::OnceLock};
 
 use couple_core::{
-    AccountId, CoupleId, DeviceId, Digest, DisplayName, EmailAddress, EmailKey, InviteId, JobId, Label,
-    Locale, MediaId, Secret, SessionId, TimeZoneName, Timestamp, TokenId, UploadId,
+    AccountId, CoupleId, DateId, DeviceId, Digest, DisplayName, EmailAddress, EmailKey, InviteId, JobId,
+    Label, Locale, MediaId, Secret, SessionId, TimeZoneName, Timestamp, TokenId, UploadId,
     account::{PasswordHash, ProofForm, TallyId, TokenKind, Tries},
+    date::{CalendarDay, DateKind},
     digest,
     media::{Crop, Format, MediaState, Purpose, Source, Space},
     notification::QuietHours,
@@ -70,6 +71,7 @@ ids! {
     media_id: MediaId, 7, "picture";
     upload_id: UploadId, 8, "upload";
     device_id: DeviceId, 9, "device";
+    date_id: DateId, 10, "date";
 }
 
 /// Words of an id of any kind.
@@ -84,6 +86,7 @@ pub(super) fn id_in_words(id: Uuid) -> String {
         7 => MediaId::from_uuid(id).words(),
         8 => UploadId::from_uuid(id).words(),
         9 => DeviceId::from_uuid(id).words(),
+        10 => DateId::from_uuid(id).words(),
         _ => id.to_string(),
     }
 }
@@ -224,6 +227,8 @@ words! {
     Crop: |value| format!("{} × {} at ({}, {})", value.width, value.height, value.x, value.y);
     Source: |value| format!("{} bytes of {:?} in the blob {:?}", value.bytes, value.media_type, value.blob);
     QuietHours: |value| format!("from minute {} to {}", value.from(), value.to());
+    DateKind: |value| value.as_str().to_owned();
+    CalendarDay: |value| value.to_string();
     Surface: |value| value.as_str().to_owned();
     Destination: |value| destination_words(value);
     UploadPart: |value| format!("{} bytes in the blob {:?}", value.bytes, value.blob);

@@ -107,7 +107,7 @@ pub(super) const OPTIONS: &[&str] = &[
 
 /// Makes a read, mostly of the areas that have changes.
 pub(super) fn read(choices: &mut Choices<'_>, areas: &Weights) -> Read {
-    const PORTS: [&str; 9] = [
+    const PORTS: [&str; 10] = [
         "AccountReads",
         "PairingReads",
         "TimelineReads",
@@ -115,6 +115,7 @@ pub(super) fn read(choices: &mut Choices<'_>, areas: &Weights) -> Read {
         "UploadReads",
         "DeviceReads",
         "NotificationReads",
+        "DateReads",
         "JobReads",
         "IdempotencyReads",
     ];
@@ -549,6 +550,14 @@ pub(super) fn read_of(method: Method, choices: &mut Choices<'_>) -> Read {
         Method::preferences => {
             let person = account(choices);
             read!(method, none(), [person], "preferences of {person}", |store| store.preferences(person))
+        }
+        Method::date => {
+            let (couple, id) = (couple_id(choices.below(COUPLES)), date_id(choices.below(FEW)));
+            read!(method, none(), [couple, id], "{id} of {couple}", |store| store.date(couple, id))
+        }
+        Method::dates_of => {
+            let couple = couple_id(choices.below(COUPLES));
+            read!(method, none(), [couple], "dates of {couple}", |store| store.dates_of(couple))
         }
         Method::queue_stats => {
             let (queue, now) = (choices.one_of(&QUEUES).to_owned(), now(choices));

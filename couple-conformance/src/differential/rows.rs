@@ -3,6 +3,7 @@
 use couple_core::{
     AccountId, Digest, MediaId, OutcomeRecord, Timestamp,
     account::{Account, Session, Tally, Token},
+    date::CoupleDate,
     device::Device,
     job::{ClaimedJob, DeadJob, NewJob, QueueStats},
     media::{Media, Rendition, Space, SpaceUsage},
@@ -152,6 +153,9 @@ rows! {
     } => format!("{} of {}", id.words(), account.words());
     Preferences { person, version, kinds, previews, muted_until, quiet_hours, time_zone } => {
         format!("preferences of {}", person.words())
+    };
+    CoupleDate { couple, id, version, kind, title, day, is_yearly, created_at } => {
+        format!("{} of {}", id.words(), couple.words())
     };
     UnfinishedUploads { count, bytes } => "unfinished uploads".to_owned();
     NewJob {

@@ -61,7 +61,7 @@ pub(super) fn step(random: &mut Random, weights: &Weights, reads: u32, several: 
 /// The sequence of a seed: up to 160 steps. Most start with two couples.
 pub(super) fn sequence(seed: u64) -> Vec<Step> {
     let mut random = Random::new(seed);
-    let theme = THEMES[random.below(9) as usize];
+    let theme = THEMES[random.below(10) as usize];
     let couples = if random.below(4) == 0 { 0 } else { 2 };
     let length = 1 + random.below(160);
     let pairings = (0..couples).map(Step::Pair);

@@ -5,6 +5,7 @@
 
 mod account;
 mod adapter;
+mod date;
 mod device;
 mod idempotency;
 mod job;
@@ -37,6 +38,7 @@ mod sound {
 /// Sources that list the faults with their checks.
 const TESTS: &[&str] = &[
     include_str!("account.rs"),
+    include_str!("date.rs"),
     include_str!("device.rs"),
     include_str!("idempotency.rs"),
     include_str!("job.rs"),
@@ -65,6 +67,7 @@ fn every_planted_fault_is_expected() {
     let sources = [
         include_str!("adapter/account.rs"),
         include_str!("adapter/bus.rs"),
+        include_str!("adapter/date.rs"),
         include_str!("adapter/device.rs"),
         include_str!("adapter/idempotency.rs"),
         include_str!("adapter/job.rs"),

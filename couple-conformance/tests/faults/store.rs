@@ -14,6 +14,7 @@ faults! { FaultyStore::new();
     "store-conflict-keeps-pictures": store::s1_commit_is_atomic, "the picture of a commit that conflicted";
     "store-conflict-keeps-devices": store::s1_commit_is_atomic, "the device of a commit that conflicted";
     "store-conflict-keeps-preferences": store::s1_commit_is_atomic, "the preferences of a commit that conflicted";
+    "store-conflict-keeps-dates": store::s1_commit_is_atomic, "the date of a commit that conflicted";
     "store-conflict-keeps-uploads": store::s1_commit_is_atomic, "the upload of a commit that conflicted";
     "store-conflict-keeps-jobs": store::s1_commit_is_atomic, "the job of a commit that conflicted";
     "store-conflict-keeps-outcomes": store::s1_commit_is_atomic, "the outcome of a commit that conflicted";
@@ -52,6 +53,8 @@ faults! { FaultyStore::new();
 
 column_faults! { FaultyStore::new();
     "store-conflict-does-not-undo" ["-account-update" "-account-erase" "-account-insert-token" "-account-redeem-token" "-account-redeem-form" "-account-count-tries" "-account-end-tokens" "-account-end-tokens-of" "-account-count-tally" "-account-put-tally" "-account-purge-tallies" "-account-insert-session" "-account-touch-session" "-account-end-session" "-account-end-sessions" "-account-purge-tokens" "-account-purge-sessions" "-pairing-insert-invite" "-pairing-close-invite" "-pairing-withdraw-invites-of" "-pairing-describe" "-pairing-restore" "-pairing-end" "-pairing-block" "-pairing-unblock" "-pairing-forget" "-pairing-set-erasure" "-pairing-finish-erasure" "-pairing-anonymize" "-pairing-purge-invites" "-timeline-edit" "-timeline-delete" "-timeline-react" "-timeline-mark-read" "-timeline-erase" "-media-finish" "-media-reject" "-media-use" "-media-release" "-media-delete" "-media-add-rendition" "-media-touch" "-media-forget" "-media-set-avatar" "-media-close" "-upload-claim" "-upload-append" "-upload-take-over" "-upload-finish" "-upload-expire-of" "-upload-remove" "-job-claim" "-job-claim-abandoned" "-job-renew" "-job-finish" "-job-retry" "-job-defer" "-job-bury" "-job-replay" "-job-purge-dead" "-idempotency-purge"]: store::s1_commit_is_atomic, "a conflict does not undo";
+    "store-conflict-does-not-undo" ["-date-put"]: store::s1_commit_is_atomic, "the date of a commit that conflicted";
+    "store-conflict-does-not-undo" ["-date-remove"]: store::s1_commit_is_atomic, "a conflict does not undo";
     "store-conflict-does-not-undo" ["-device-put"]: store::s1_commit_is_atomic, "the device of a commit that conflicted";
     "store-conflict-does-not-undo" ["-notification-put"]: store::s1_commit_is_atomic, "the preferences of a commit that conflicted";
     "store-conflict-does-not-undo" ["-notification-remove"]: store::s1_commit_is_atomic, "after a conflict undid a removal";
@@ -141,7 +144,7 @@ fn rows_that_a_reopened_store_has_lost_are_found() {
     crate::plant::expect_found(&lost! {
         "store-reopen-loses" [
             "-accounts" "-sessions" "-tokens" "-tallies" "-invites" "-couples" "-blocks" "-erasures" "-read-positions" "-entries"
-            "-bodies" "-reactions" "-pictures" "-renditions" "-usage" "-uploads" "-devices" "-jobs" "-dead-jobs" "-claims" "-outcomes"
+            "-bodies" "-reactions" "-pictures" "-renditions" "-usage" "-uploads" "-devices" "-dates" "-jobs" "-dead-jobs" "-claims" "-outcomes"
         ], "has lost an acknowledged row": s13_reopened_store_has_every_acknowledged_commit
     });
 }

@@ -3,6 +3,7 @@
 use super::{Account, Session};
 use crate::{
     AccountId, Error, Ports,
+    date::CoupleDate,
     device::Device,
     notification::Preferences,
     pairing::{Block, Couple, Invite},
@@ -24,6 +25,8 @@ pub struct Export {
     pub preferences: Option<Preferences>,
     /// All couples that the account has been in, in the order of their ids.
     pub couples: Vec<Couple>,
+    /// Dates of these couples, in the order of the couples and of their creation.
+    pub dates: Vec<CoupleDate>,
     /// Open invites that the account sent, including expired ones, newest first, at most 200.
     pub invites: Vec<Invite>,
     /// Blocks by the account, newest first, at most 200.
@@ -48,12 +51,17 @@ impl Export {
                 break;
             }
         }
+        let mut dates = Vec::new();
+        for couple in &couples {
+            dates.extend(store.dates_of(couple.id).await?);
+        }
         Ok(Some(Self {
             account,
             sessions: store.sessions_of(id).await?,
             devices: store.devices_of(id).await?,
             preferences: store.preferences(id).await?,
             couples,
+            dates,
             invites: store.invites_of(id).await?,
             blocks: store.blocks_of(id).await?,
         }))

@@ -131,7 +131,8 @@ pub enum PairingChange {
     },
     /// Replaces an erased member of an ended couple with an id that belongs to no person.
     ///
-    /// The couple is no longer among the couples of the member. Precondition: the couple has ended
+    /// The couple is no longer among the couples of the member, and its [dates](crate::date) are removed: they name
+    /// days and persons of both members, and no client can read them after the end. Precondition: the couple has ended
     /// ([`CoupleLives`](crate::Conflict::CoupleLives)).
     Anonymize {
         /// Id of the couple.

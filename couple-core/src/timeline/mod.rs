@@ -101,6 +101,8 @@ pub mod system {
     pub const PROFILE_CHANGED: &str = "profile_changed";
     /// Title or anniversary of the couple changed.
     pub const COUPLE_CHANGED: &str = "couple_changed";
+    /// A date of the couple was added, changed or removed.
+    pub const DATES_CHANGED: &str = "dates_changed";
     /// The body of the entry `target` was replaced.
     pub const EDITED: &str = "entry_edited";
     /// A picture in use can be shown: `{"media_id": …, "placeholder": …, "width": …, "height": …}`.

@@ -2,6 +2,7 @@
 
 mod account;
 mod bus;
+mod date;
 mod device;
 mod idempotency;
 mod job;
@@ -37,6 +38,7 @@ struct State {
     upload: upload::UploadTables,
     device: device::DeviceTables,
     notification: notification::NotificationTables,
+    date: date::DateTables,
     job: job::JobTables,
     idempotency: idempotency::IdempotencyTables,
 }
@@ -69,7 +71,7 @@ impl State {
     fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
         let result = match change {
             Change::Account(change) => self.account.apply(&mut self.device, &mut self.notification, change),
-            Change::Pairing(change) => self.pairing.apply(&self.account, change),
+            Change::Pairing(change) => self.pairing.apply(&self.account, &mut self.date, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
             Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
             Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
@@ -77,6 +79,7 @@ impl State {
                 self.device.apply(&self.account, change).map(|()| ChangeResult::Applied)
             }
             Change::Notification(change) => self.notification.apply(change).map(|()| ChangeResult::Applied),
+            Change::Date(change) => self.date.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
             Change::Host(_) => {
@@ -97,6 +100,7 @@ impl State {
         self.upload.end(keep);
         self.device.end(keep);
         self.notification.end(keep);
+        self.date.end(keep);
         self.job.end(keep);
         self.idempotency.end(keep);
     }

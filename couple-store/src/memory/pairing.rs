@@ -7,7 +7,7 @@ use couple_core::{
     pairing::{Block, Couple, Invite, InviteState, PairingChange, PairingReads},
 };
 
-use super::{MAX, MemoryStore, NIL, account, table::Table};
+use super::{MAX, MemoryStore, NIL, account, date::DateTables, table::Table};
 
 #[derive(Default)]
 pub(super) struct PairingTables {
@@ -30,6 +30,7 @@ impl PairingTables {
     pub(super) fn apply(
         &mut self,
         accounts: &account::AccountTables,
+        dates: &mut DateTables,
         change: PairingChange,
     ) -> Result<ChangeResult, Conflict> {
         match change {
@@ -130,6 +131,7 @@ impl PairingTables {
                 self.history.remove(&(couple.member(side), id));
                 couple.members[side.index()] = with;
                 self.put_couple(couple);
+                dates.remove_of(id);
             }
             PairingChange::PurgeInvites { before, cap } => {
                 let purged =

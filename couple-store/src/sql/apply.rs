@@ -3,8 +3,8 @@
 use couple_core::{Change, ChangeResult};
 
 use super::{
-    Dialect, TableConnection, account, apply_error::ApplyError, device, host_statements, idempotency, job,
-    media, notification, pairing, timeline, upload,
+    Dialect, TableConnection, account, apply_error::ApplyError, date, device, host_statements, idempotency,
+    job, media, notification, pairing, timeline, upload,
 };
 
 /// Applies one change.
@@ -29,6 +29,7 @@ pub(super) async fn apply<D: Dialect>(
         Change::Notification(change) => {
             notification::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied)
         }
+        Change::Date(change) => date::apply::<D>(connection, change).await.map(|()| ChangeResult::Applied),
         Change::Job(change) => job::apply::<D>(connection, change).await,
         Change::Idempotency(change) => idempotency::apply::<D>(connection, change).await,
         Change::Host(statements) => host_statements::apply::<D>(connection, statements).await,

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use couple_core::{
     AccountId, Change, CoupleId, EmailKey, IdempotencyChange, SessionId,
     account::{AccountChange, TallyId},
+    date::DateChange,
     device::DeviceChange,
     digest,
     job::JobChange,
@@ -237,6 +238,7 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | DeviceChange::Retire { .. },
         )
         | Change::Notification(NotificationChange::Put(_) | NotificationChange::Remove { .. })
+        | Change::Date(DateChange::Put { .. } | DateChange::Remove { .. })
         | Change::Idempotency(IdempotencyChange::Record(_) | IdempotencyChange::Purge { .. })
         | Change::Host(_) => None,
     }
@@ -303,6 +305,8 @@ fn add_locks(change: &Change, locks: &mut Vec<Lock>) {
         Change::Notification(
             NotificationChange::Put(Preferences { person, .. }) | NotificationChange::Remove { person },
         ) => locks.push(member(*person)),
+        // Dates are changed only while the row of their couple is locked.
+        Change::Date(change) => locks.push(couple(change.couple())),
         Change::Job(change) => match change {
             JobChange::Enqueue(job) => {
                 let key = |key: &String| Lock::Dedupe(*digest(&[key.as_bytes()]).as_bytes());

@@ -74,6 +74,7 @@ mod blocked;
 #[cfg(feature = "postgres")]
 mod bus;
 mod commit_request;
+mod date;
 mod device;
 mod dialect;
 mod error;
@@ -202,6 +203,7 @@ pub fn statements<D: Dialect>() -> Vec<(&'static str, &'static str)> {
         upload::ALL,
         device::ALL,
         notification::ALL,
+        date::ALL,
         job::ALL,
         idempotency::ALL,
     ]

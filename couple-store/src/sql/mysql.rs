@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "preferences",
         sql: include_str!("../../migrations/mysql/0003_preferences.sql"),
     },
+    Migration { version: 4, name: "dates", sql: include_str!("../../migrations/mysql/0004_dates.sql") },
 ];
 
 /// SQL string literal of a name, in which a backslash would begin an escape sequence.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{
     Dialect, Row, SqlStore, Statement, TableConnection,
     apply_error::{Applied, ApplyError, require_one_row},
+    date,
     dialect::ReadColumn,
     timeline,
 };
@@ -195,6 +196,7 @@ pub(super) async fn apply<D: Dialect>(
                 let statement = Statement::<D>::new(DELETE_MEMBERSHIP).bind(members[side.index()]);
                 statement.bind(couple.as_uuid()).execute(connection).await?;
             }
+            date::remove_of::<D>(connection, *couple).await?;
         }
         PairingChange::PurgeInvites { before, cap } => {
             let statement = Statement::<D>::new(PURGE_INVITES).time(*before).bind(i64::from(*cap));

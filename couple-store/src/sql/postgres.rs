@@ -37,6 +37,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "preferences",
         sql: include_str!("../../migrations/postgres/0003_preferences.sql"),
     },
+    Migration { version: 4, name: "dates", sql: include_str!("../../migrations/postgres/0004_dates.sql") },
 ];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html

@@ -26,6 +26,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         name: "preferences",
         sql: include_str!("../../migrations/sqlite/0003_preferences.sql"),
     },
+    Migration { version: 4, name: "dates", sql: include_str!("../../migrations/sqlite/0004_dates.sql") },
 ];
 
 /// Virtual machine operations of a statement between two checks of its time limit: about 0.1 ms.

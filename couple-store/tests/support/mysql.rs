@@ -54,6 +54,7 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
             "couple_device SELECT {pair}, {one}, {other}, {}, 1, 'token', 'app', NULL, NULL, NULL, 0, NULL, NULL, NULL, seq",
             digest("seq")
         ),
+        format!("couple_date SELECT {pair}, {one}, 1, 3, 'title', '--02-29', 1, seq"),
         format!("couple_preferences SELECT {one}, 1, 1, 1, 1, 0, NULL, NULL, NULL, NULL"),
         format!(
             "couple_job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"

@@ -5,6 +5,7 @@
 mod account;
 mod bus;
 mod column;
+mod date;
 mod device;
 mod idempotency;
 mod job;
@@ -62,6 +63,7 @@ struct State {
     upload: upload::UploadTables,
     device: device::DeviceTables,
     notification: notification::NotificationTables,
+    date: date::DateTables,
     job: job::JobTables,
     idempotency: idempotency::IdempotencyTables,
 }
@@ -241,7 +243,7 @@ impl State {
     fn apply(&mut self, change: Change) -> Result<ChangeResult, CommitError> {
         let result = match change {
             Change::Account(change) => self.account.apply(&mut self.device, &mut self.notification, change),
-            Change::Pairing(change) => self.pairing.apply(&self.account, change),
+            Change::Pairing(change) => self.pairing.apply(&self.account, &mut self.date, change),
             Change::Timeline(change) => self.timeline.apply(&mut self.pairing, change),
             Change::Media(change) => self.media.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
             Change::Upload(change) => self.upload.apply(change).map(|()| ChangeResult::Applied),
@@ -249,6 +251,7 @@ impl State {
                 self.device.apply(&self.account, change).map(|()| ChangeResult::Applied)
             }
             Change::Notification(change) => self.notification.apply(change).map(|()| ChangeResult::Applied),
+            Change::Date(change) => self.date.apply(&self.pairing, change).map(|()| ChangeResult::Applied),
             Change::Job(change) => self.job.apply(change),
             Change::Idempotency(change) => self.idempotency.apply(change),
             Change::Host(_) if planted("store-host-statements-are-ignored") => Ok(ChangeResult::Applied),
@@ -274,6 +277,7 @@ impl State {
         self.media.forget_rows(kind);
         self.upload.forget_rows(kind);
         self.device.forget_rows(kind);
+        self.date.forget_rows(kind);
         self.job.forget_rows(kind);
         self.idempotency.forget_rows(kind);
         self.end(true);
@@ -289,6 +293,7 @@ impl State {
         self.upload.end(keep || planted("store-conflict-keeps-uploads"));
         self.device.end(keep || planted("store-conflict-keeps-devices"));
         self.notification.end(keep || planted("store-conflict-keeps-preferences"));
+        self.date.end(keep || planted("store-conflict-keeps-dates"));
         self.job.end(keep || planted("store-conflict-keeps-jobs"));
         self.idempotency.end(keep || planted("store-conflict-keeps-outcomes"));
     }

@@ -11,6 +11,7 @@ use super::{
     FaultyStore, MAX, NIL,
     account::{self, similar},
     column::column,
+    date::DateTables,
     table::Table,
 };
 use crate::{plant::planted_kind, planted};
@@ -36,6 +37,7 @@ impl PairingTables {
     pub(super) fn apply(
         &mut self,
         accounts: &account::AccountTables,
+        dates: &mut DateTables,
         change: PairingChange,
     ) -> Result<ChangeResult, Conflict> {
         match change {
@@ -143,6 +145,7 @@ impl PairingTables {
             }
             PairingChange::End { id, at, members } => {
                 let couple = self.active_or("end-of-an-ended-couple-succeeds", id)?;
+                dates.couple_ended(id);
                 let members = if planted("end-unpairs-the-given-members") { members } else { couple.members };
                 let keeps = [planted("end-keeps-the-first-paired"), planted("end-keeps-the-second-paired")];
                 for (member, keeps) in members.into_iter().zip(keeps) {
@@ -232,6 +235,7 @@ impl PairingTables {
                     }
                     ended => ended.cloned().ok_or(Conflict::CoupleLives(id))?,
                 };
+                dates.remove_of(id);
                 let side = if planted("anonymize-replaces-the-other-side") { side.other() } else { side };
                 let member = couple.member(side);
                 if !planted("anonymize-keeps-the-history") {
