@@ -13,6 +13,7 @@ use couple_core::{
     Clock, CommitError, Entropy, Error, ErrorKind, IdGenerator, Keyring, OsEntropy, Ports, Store,
     SystemClock, UuidV7,
     account::{self, HashCost, PasswordHasher},
+    date::{DatePolicy, Dates},
     device::{self, Devices},
     events::Listeners,
     job::{
@@ -62,6 +63,7 @@ impl std::fmt::Debug for Backend {
 struct Parts {
     users: Users,
     pairings: Pairings,
+    dates: Dates,
     devices: Devices,
     timeline: Timeline,
     notifications: Notifications,
@@ -88,6 +90,11 @@ impl Backend {
     #[must_use]
     pub fn pairings(&self) -> &Pairings {
         &self.0.pairings
+    }
+    /// Service for the dates of couples.
+    #[must_use]
+    pub fn dates(&self) -> &Dates {
+        &self.0.dates
     }
     /// Service for devices that receive push messages.
     #[must_use]
@@ -199,6 +206,7 @@ pub struct BackendBuilder {
     users: HostUsers,
     accounts: account::AccountPolicy,
     pairing: pairing::PairingPolicy,
+    dates: DatePolicy,
     devices: device::DevicePolicy,
     pictures: media::MediaPolicy,
     gallery: GalleryOptions,
@@ -246,6 +254,7 @@ impl Default for BackendBuilder {
             users: HostUsers::default(),
             accounts: account::AccountPolicy::default(),
             pairing: pairing::PairingPolicy::default(),
+            dates: DatePolicy::default(),
             devices: device::DevicePolicy::default(),
             pictures: media::MediaPolicy::default(),
             gallery: GalleryOptions::default(),
@@ -405,6 +414,8 @@ impl BackendBuilder {
         accounts: account::AccountPolicy;
         /// Sets the lifetime and the maximum number of invites.
         pairing: pairing::PairingPolicy;
+        /// Sets the maximum number of dates of a couple.
+        dates: DatePolicy;
         /// Sets the maximum number of devices of a person.
         devices: device::DevicePolicy;
         /// Sets quotas of pictures.
@@ -571,6 +582,7 @@ impl BackendBuilder {
         schedules.extend(self.schedules);
         let backend = Backend(Arc::new(Parts {
             pairings: Pairings::new(ports.clone(), users.directory.clone(), self.pairing),
+            dates: Dates::new(ports.clone(), users.directory.clone(), self.dates),
             devices: Devices::new(ports.clone(), self.devices),
             timeline: Timeline::new(ports.clone()).with_kinds(kinds),
             notifications: Notifications::new(ports.clone()),

@@ -27,6 +27,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 struct Capabilities {
     /// Maximum bytes of a JSON body.
     json_bytes: usize,
+    /// Maximum number of dates of a couple; more get 409 `too_many_dates`.
+    dates: u32,
     /// Maximum number of devices of a person; more get 409 `too_many_devices`.
     devices: u32,
     media: MediaCapabilities,
@@ -100,6 +102,7 @@ impl Capabilities {
         };
         Self {
             json_bytes: options.max_json_bytes,
+            dates: app.backend.dates().policy().max_dates(),
             devices: app.backend.devices().policy().max_devices(),
             media: MediaCapabilities {
                 types: gallery.renderer().media_types(),
@@ -163,6 +166,7 @@ pub(super) fn document(api: &mut OpenApi, app: &App) {
 pub(super) fn with_limits(document: &str, app: &App) -> String {
     let gallery = app.backend.gallery().options();
     let mut limits = vec![
+        ("dates", app.backend.dates().policy().max_dates().to_string()),
         ("devices", app.backend.devices().policy().max_devices().to_string()),
         ("unfinished-uploads", gallery.max_unfinished_uploads_per_account().to_string()),
         ("unfinished-bytes", bytes(gallery.max_unfinished_bytes_per_account())),

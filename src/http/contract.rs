@@ -33,7 +33,7 @@ use super::{
     components(schemas(Problem, FieldError)),
     tags(
         (name = "accounts", description = "Accounts, sessions, passwords and profiles"),
-        (name = "pairing", description = "Invites, couples and blocks"),
+        (name = "pairing", description = "Invites, couples, their dates, and blocks"),
         (name = "timeline", description = "The couple's shared log of entries"),
         (name = "media", description = "Pictures of couples and accounts"),
         (name = "devices", description = "Devices that receive push messages, and preferences for them"),

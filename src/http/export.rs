@@ -21,6 +21,7 @@ use super::{
     ApiResult, App, Problem,
     account::{AccountOut, SessionOut},
     caller::AuthSession,
+    date::exported,
     device::DeviceOut,
     notification::PreferencesOut,
     time,
@@ -61,6 +62,7 @@ async fn export(State(app): State<App>, signed: AuthSession) -> ApiResult<Respon
             "title": couple.title.as_ref().map(ToString::to_string),
             "anniversary": couple.anniversary,
         })).collect::<Vec<_>>(),
+        "dates": export.dates.iter().map(exported).collect::<Vec<_>>(),
     });
     // Pictures and entries can be many: they are read and sent page by page.
     let mut text = head.to_string();

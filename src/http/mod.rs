@@ -25,6 +25,7 @@ mod client_network;
 mod client_permits;
 mod contract;
 mod cors;
+mod date;
 mod device;
 mod document;
 #[cfg(feature = "socketio")]

@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use couple_core::{
-    Error, ErrorKind, Failure, Invalid, account::AccountError, device::DeviceError, media::MediaError,
-    notification::NotificationError, pairing::PairingError, timeline::TimelineError,
+    Error, ErrorKind, Failure, Invalid, account::AccountError, date::DateError, device::DeviceError,
+    media::MediaError, notification::NotificationError, pairing::PairingError, timeline::TimelineError,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -36,6 +36,7 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("not_paired", 404, "You are not in a couple"),
     ("invite_not_found", 404, "No such invite"),
     ("block_not_found", 404, "No such block"),
+    ("date_not_found", 404, "No such date"),
     ("entry_not_found", 404, "No such entry"),
     ("media_not_found", 404, "No such picture"),
     ("upload_not_found", 404, "No such upload"),
@@ -45,6 +46,8 @@ pub const CODES: &[(&str, u16, &str)] = &[
     ("already_paired", 409, "You are already in a couple"),
     ("own_invite", 409, "This is your own invite"),
     ("too_many_invites", 409, "Too many pending invites"),
+    ("too_many_dates", 409, "Too many dates: remove one first"),
+    ("date_changed", 409, "The date was changed meanwhile: read it again"),
     ("too_many_devices", 409, "Too many devices: remove one first"),
     ("quota_exceeded", 409, "The quota of pictures is used up"),
     ("media_rejected", 409, "The picture was rejected"),
@@ -284,6 +287,7 @@ macro_rules! from_area_errors {
 }
 from_area_errors! {
     AccountError {}
+    DateError {}
     DeviceError {}
     MediaError {}
     NotificationError {}
@@ -311,6 +315,7 @@ mod tests {
     #[test]
     fn every_refusal_has_its_code() {
         use AccountError as A;
+        use DateError as Da;
         use DeviceError as D;
         use MediaError as M;
         use NotificationError as N;
@@ -326,6 +331,12 @@ mod tests {
             A::RateLimited(wait).code(),
             A::KeyReused.code(),
             N::RateLimited(wait).code(),
+            Da::NotPaired.code(),
+            Da::NotFound.code(),
+            Da::Changed.code(),
+            Da::TooManyDates(100).code(),
+            Da::RateLimited(wait).code(),
+            Da::KeyReused.code(),
             D::TooManyDevices(20).code(),
             D::Unauthenticated.code(),
             D::RateLimited(wait).code(),

@@ -26,8 +26,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, App, account, capabilities, contract, device, export, guard, live, media, notification, operations,
-    page, pairing, rendition, timeline, tus,
+    Api, App, account, capabilities, contract, date, device, export, guard, live, media, notification,
+    operations, page, pairing, rendition, timeline, tus,
 };
 #[cfg(feature = "socketio")]
 use super::{engine_sessions, socketio};
@@ -76,7 +76,7 @@ pub fn accounts(api: &Api) -> RoutePart {
     part(&api.0, Area::Accounts)
 }
 
-/// Invites, couples and blocks.
+/// Invites, couples, their dates, and blocks.
 ///
 /// The link in an invite's mail leads to `/open/invite` below the public URL: mount [`pages`] too, or an own page.
 #[must_use]
@@ -164,7 +164,7 @@ impl Area {
             Self::Accounts if app.backend.accounts().is_ok() => {
                 Some(account::routes().merge(export::routes()))
             }
-            Self::Pairing => Some(pairing::routes()),
+            Self::Pairing => Some(pairing::routes().merge(date::routes())),
             Self::Timeline => Some(timeline::routes()),
             Self::Media => Some(media::routes().merge(rendition::routes())),
             Self::Devices => Some(device::routes().merge(notification::routes())),

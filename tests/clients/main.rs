@@ -9,6 +9,7 @@ mod conformance;
 mod couple_client;
 #[path = "../support/couples.rs"]
 mod couples;
+mod dates;
 mod mailed_pages;
 #[path = "../../couple-store/tests/support/proxy.rs"]
 mod proxy;

@@ -11,6 +11,7 @@ mod concurrent_pictures;
 mod conflicts;
 mod connections;
 mod cors;
+mod dates;
 mod deletion;
 mod devices;
 mod entry_kinds;

@@ -212,6 +212,8 @@ fn invite_names(caller: Caller) -> Vec<Call> {
     paths.into_iter().flat_map(|path| forms.each_ref().map(|form| post(caller, path, form))).collect()
 }
 
+const DATE: &str = "/v1/couple/dates/0190aaaa-0000-7000-8000-000000000000";
+
 /// Requests of a member that write to the couple, its timeline or the member's profile.
 fn writes(caller: Caller) -> Vec<Call> {
     let of = |method, path, body: Value| Call::new(caller, method, path, &body);
@@ -223,6 +225,9 @@ fn writes(caller: Caller) -> Vec<Call> {
         of("DELETE", "/v1/couple/entries/2/reaction", Value::Null),
         of("DELETE", "/v1/couple/entries/2", Value::Null),
         of("PUT", "/v1/couple/read", json!({ "seq": 2 })),
+        of("POST", "/v1/couple/dates", json!({ "kind": "birthday", "date": "--05-04" })),
+        of("PATCH", DATE, json!({ "title": "New" })),
+        of("DELETE", DATE, Value::Null),
         of("PATCH", "/v1/couple", json!({ "title": "Us" })),
         of("PUT", "/v1/couple/previous", json!({ "wanted": true })),
         of("PATCH", "/v1/me", json!({ "display_name": "New" })),

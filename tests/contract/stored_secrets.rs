@@ -227,6 +227,12 @@ async fn take(tour: &Tour) {
     tour.call("GET", "/v1/couple/previous/entries", a, none.clone()).await;
     tour.call("PATCH", "/v1/couple", a, json!({ "title": "Us" })).await;
     tour.call("GET", "/v1/couple", a, none.clone()).await;
+    let date = json!({ "kind": "birthday", "title": "Mia", "date": "--05-04" });
+    let date = tour.call("POST", "/v1/couple/dates", a, date).await;
+    let date = format!("/v1/couple/dates/{}", date.text("id"));
+    tour.call("GET", "/v1/couple/dates", b, none.clone()).await;
+    tour.call("PATCH", &date, b, json!({ "title": "Maya" })).await;
+    tour.call("DELETE", &date, a, none.clone()).await;
 
     // The timeline.
     let entry = tour.call("POST", "/v1/couple/entries", a, text).await;

@@ -13,6 +13,7 @@ use couple::{
     account::{Account, AccountChange, AccountPolicy, PurgeAccounts, PurgeAccountsHandler},
     blobs::Blobs,
     core::{mail::Message, upload::UploadChange},
+    date::DateChange,
     events::Event,
     gallery::ExpireUploads,
     job::{Context, Job, PurgeDead, PurgeOutcomes},
@@ -200,7 +201,8 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
     upload.metadata = "filename forgotten.jpg".to_owned();
     upload.expires_at = ports.now().plus(Duration::from_hours(24 * 9));
     let unfinished = upload.id;
-    ports.commit(vec![UploadChange::Insert { upload, most: 9 }.into()]).await.unwrap();
+    let date = DateChange::Put { date: World::default().date(second), most: 9 };
+    ports.commit(vec![UploadChange::Insert { upload, most: 9 }.into(), date.into()]).await.unwrap();
 
     let previews = PreferencesPatch { previews: Some(true), ..Default::default() };
     backend.notifications().change(ana, &previews).await.unwrap();
@@ -226,6 +228,7 @@ async fn forgotten_user_is_in_no_table_and_no_blob(store: TestStore) {
     assert!(!ports.store.couple(second).await.unwrap().unwrap().members.contains(&ana));
 
     assert_eq!(ports.store.preferences(ana).await.unwrap(), None);
+    assert_eq!(ports.store.dates_of(second).await.unwrap(), []);
 
     // The partner is alone, and keeps own entries and pictures.
     assert_eq!(host.get("/v1/couple", &b).await.0, 404);

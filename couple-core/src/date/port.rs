@@ -9,7 +9,6 @@ use crate::{CoupleId, DateId, Error};
 ///
 /// [Replacing](crate::pairing::PairingChange::Anonymize) an erased member of an ended couple removes its dates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "`Change` has variants of this size")]
 pub enum DateChange {
     /// Adds a date, or replaces the one with its couple and id, and increments its version.
     ///

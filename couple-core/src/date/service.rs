@@ -4,7 +4,9 @@ use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CalendarDay, CoupleDate, DateChange, DateError, DatePatch, DatePolicy, MAX_LISTED, NewDate, rules};
+use super::{
+    CalendarDay, CoupleDate, DateChange, DateError, DatePatch, DatePolicy, MAX_LISTED, NewDate, rules,
+};
 use crate::{
     AccountId, Change, CoupleId, DateId, Decision, Error, Failure, Invalid, Ports, RequestContext,
     TimeZoneName, Timestamp, UnitOfWork,
@@ -119,9 +121,7 @@ impl Dates {
         let completed = work
             .run(
                 context,
-                async {
-                    Ok(self.ports.allow(&[(WRITE_PER_ACCOUNT, LimitKey::new("account", person))]).await?)
-                },
+                async { self.ports.allow(&[(WRITE_PER_ACCOUNT, LimitKey::new("account", person))]).await },
                 async |(), _previous: Option<(Couple, Side, usize)>| {
                     let (couple, side) = self.require_couple(person, couple).await?;
                     let count = self.ports.store.dates_of(couple.id).await?.len();

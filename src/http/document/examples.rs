@@ -11,6 +11,7 @@ const PHOTO: &str = "019ad0c6-2c43-7d6a-b2d9-5a8e3c1f7b04";
 const AVATAR: &str = "019ad0c6-3d54-7e7b-83ea-6b9f4d2a8c05";
 const SESSION: &str = "019ad0c4-9e65-7f8c-94fb-7ca05e3b9d06";
 const INVITE: &str = "019ad0c4-af76-7a9d-a50c-8db16f4cae07";
+const DATE: &str = "0190f1a2-7d2e-7a11-8c5b-3e4f5a6b7c8d";
 const DEVICE: &str = "0190f1a2-6c1d-4e8f-b3a7-9d2c5e7f1a08";
 const CURSOR: &str = "2b9e6a03.1.2.1.1";
 const PLACEHOLDER: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
@@ -81,6 +82,13 @@ fn received_invite() -> Value {
     })
 }
 
+fn date() -> Value {
+    json!({
+        "id": DATE, "kind": "first_date", "title": null, "date": "2024-02-29", "yearly": true, "version": 1,
+        "created_at": WRITTEN, "next_on": "2027-02-28"
+    })
+}
+
 fn device() -> Value {
     json!({
         "id": DEVICE, "platform": "fcm", "kind": "alert", "app": "org.example.couple", "sandbox": false, "locale": "pt-PT",
@@ -125,6 +133,8 @@ pub(super) fn request(schema: &str) -> Option<Value> {
         "ReactionIn" => json!({ "emoji": "❤️" }),
         "ReadIn" => json!({ "seq": 2 }),
         "SignalIn" => json!({ "kind": "typing" }),
+        "DateIn" => json!({ "kind": "first_date", "date": "2024-02-29" }),
+        "DatePatchIn" => json!({ "title": "Our first date", "version": 1 }),
         "DeviceIn" => json!({
             "platform": "fcm", "token": "dX9:APA91bH-example", "app": "org.example.couple", "locale": "pt-PT",
             "time_zone": "Europe/Lisbon", "app_version": "1.4.0"
@@ -164,7 +174,7 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
         "accounts_export" => json!({
             "account": account(), "sessions": [], "devices": [device()], "notifications": preferences(), "invites": [], "blocks": [],
             "couples": [{ "id": COUPLE, "since": PAIRED, "ended_at": null, "title": null, "anniversary": null }],
-            "pictures": [], "entries": [entry()]
+            "dates": [], "pictures": [], "entries": [entry()]
         }),
         "InvitedOut" => sent_invite(),
         "Invites" => json!({ "sent": [sent_invite()], "received": [] }),
@@ -177,6 +187,11 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
         "Polled" => {
             json!({ "frames": [{ "type": "entry", "entry": entry(), "cursor": CURSOR }], "cursor": CURSOR })
         }
+        "DateOut" => date(),
+        "DatesOut" => json!({
+            "dates": [date()],
+            "birthdays": [{ "account_id": BEN, "date": "--05-04", "next_on": "2027-05-04" }]
+        }),
         "DeviceOut" => device(),
         "PreferencesOut" => preferences(),
         "DevicesOut" => json!({ "devices": [device()] }),
@@ -185,7 +200,7 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
             "media": [photo()], "next": null,
             "quota": { "limit": 10_737_418_240_u64, "used": 1_204_224, "remaining": 10_736_214_016_u64 }
         }),
-        "Capabilities" => json!({ "json_bytes": 65_536, "devices": 20, "media": {
+        "Capabilities" => json!({ "json_bytes": 65_536, "dates": 100, "devices": 20, "media": {
             "types": ["image/jpeg", "image/png", "image/webp", "image/gif"], "bytes": 20_971_520, "side": 65_535,
             "megapixels": 210, "concurrent_uploads": 10, "waiting_uploads": 54, "upload_wait_seconds": 30,
             "upload_seconds": 3_600, "upload_idle_seconds": 60, "upload_rate_bytes": 30_720,

@@ -79,6 +79,12 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
         "pairing_describe" => &["not_paired", "rate_limited"],
         "pairing_leave" => &["not_paired", "invalid_field"],
         "pairing_restore" => &["not_paired", "no_previous", "rate_limited"],
+        "pairing_dates" => &["not_paired"],
+        "pairing_add_date" => &["not_paired", "too_many_dates", "rate_limited"],
+        "pairing_change_date" => &["not_paired", "date_not_found", "date_changed", "rate_limited"],
+        "pairing_remove_date" => {
+            &["invalid_field", "not_paired", "date_not_found", "date_changed", "rate_limited"]
+        }
         "pairing_unblock" => &["block_not_found"],
         "timeline_page" => &["not_paired", "invalid_field"],
         "timeline_previous" => &["not_paired", "no_previous", "invalid_field"],
