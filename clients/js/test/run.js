@@ -33,7 +33,7 @@ const server = await Server.start();
 const folder = await build(`${server.url}/v1/openapi.json`).finally(() => server.stop());
 await checkTests(folder);
 await checkSizes(folder);
-const tests = (await readdir(join(folder, "test"))).filter((name) => name.endsWith(".test.js")).map((name) => join("test", name));
+const tests = (await readdir(join(folder, "test"), { recursive: true })).filter((name) => name.endsWith(".test.js")).map((name) => join("test", name));
 const child = spawn(process.execPath, ["--test", ...process.argv.slice(2), ...tests], { cwd: folder, stdio: "inherit" });
 const code = await new Promise((resolve) => child.once("exit", resolve));
 await rm(folder, { recursive: true });
