@@ -14,7 +14,7 @@ use couple_core::{
 use crate::{
     change_races,
     samples::{EARLY, LATE, long_text},
-    world::{World, all, claim, conflict, conflicts, must},
+    world::{World, all, claim, commit, conflict, conflicts, must},
 };
 
 fn enqueue(job: &NewJob) -> Change {
@@ -50,7 +50,7 @@ async fn bury(store: &impl Store, id: JobId, claim: i64, at: Timestamp) {
 
 async fn require_lost(store: &impl Store, change: JobChange, id: JobId) {
     let what = format!("{change:?}");
-    match store.commit(vec![change.into()]).await {
+    match commit(store, vec![change.into()]).await {
         Ok(_) => panic!("a job changes without its claim: {what}"),
         Err(CommitError::Conflict(found)) => {
             assert_eq!(
@@ -252,8 +252,10 @@ pub async fn j4_lost_claim_cannot_change_the_job(store: impl Store) {
     for token in [i64::MIN, i64::MAX, -1, 0] {
         let found = claim_one(&store, "q", world.now(), token).await;
         assert_eq!(found.claim, token, "a claim has another token");
-        let renewed =
-            store.commit(vec![JobChange::Renew { id: found.job.id, claim: token, lease_until: end }.into()]);
+        let renewed = commit(
+            &store,
+            vec![JobChange::Renew { id: found.job.id, claim: token, lease_until: end }.into()],
+        );
         assert!(renewed.await.is_ok(), "a job cannot be changed with its claim {token}");
         must(&store, JobChange::Retry { id: found.job.id, claim: token, due_at: at }).await;
     }
@@ -271,7 +273,7 @@ pub async fn j5_deduplication_key_has_one_live_job(store: impl Store) {
     let now = world.now();
     let first = NewJob { payload: r#"{"first":1}"#.to_owned(), ..with_key("kéy") };
     // Enqueue the key twice in one commit, and again in another commit together with other keys.
-    let repeated = store.commit(vec![enqueue(&first), enqueue(&with_key("kéy"))]).await;
+    let repeated = commit(&store, vec![enqueue(&first), enqueue(&with_key("kéy"))]).await;
     assert!(repeated.is_ok(), "enqueuing a key of a live job conflicts");
     let elsewhere = NewJob { queue: "other".to_owned(), ..with_key("kéy") };
     let renamed = NewJob { name: "other".to_owned(), ..with_key("kéy") };
@@ -413,14 +415,14 @@ pub async fn j8_dead_jobs_are_listed_replayed_and_purged(store: impl Store) {
     assert_eq!(live, [], "a dead job is claimed");
     assert_eq!(store.next_lease_end("q").await.unwrap(), None, "a dead job is leased");
     let missing = world.job("q").id;
-    let found = store.commit(vec![replay(missing, EARLY, LATE).into()]).await;
+    let found = commit(&store, vec![replay(missing, EARLY, LATE).into()]).await;
     assert!(found.is_err(), "a job that is not dead is replayed");
     let no_dead = conflict(&store, replay(missing, EARLY, LATE)).await;
     assert_eq!(no_dead, Conflict::NoDeadJob(missing), "the replay of a job that is not dead");
     for (n, at, expires_at) in [(1, EARLY, LATE), (2, LATE, EARLY)] {
         let job = &jobs[n];
         must(&store, replay(job.id, at, expires_at)).await;
-        let again = store.commit(vec![replay(job.id, at, expires_at).into()]).await;
+        let again = commit(&store, vec![replay(job.id, at, expires_at).into()]).await;
         assert!(again.is_err(), "a dead job is replayed twice");
         assert_eq!(store.next_due("q").await.unwrap(), Some(at), "a replayed job is due at another time");
         let found = claim_one(&store, "q", at, 9).await;

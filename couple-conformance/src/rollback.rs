@@ -18,7 +18,7 @@ use couple_core::{
     upload::{ResumableUpload, UnfinishedUploads, UploadChange, UploadPart},
 };
 
-use crate::world::{World, all, append, insert, must, same};
+use crate::world::{World, all, append, commit, insert, must, same};
 
 /// Fencing token of the sample upload, and claim token of the sample jobs.
 const TOKEN: i64 = 7;
@@ -503,7 +503,7 @@ pub(crate) async fn conflicts_undo_each_kind_of_change(store: &impl Store) {
     let before = Rows::read(store, &sample).await;
     let areas = account.chain(pairing).chain(timeline).chain(media).chain(upload);
     for (name, change) in areas.chain(date).chain(job).chain(idempotency) {
-        match store.commit(vec![change, insert(&sample.world.account("taken"))]).await {
+        match commit(store, vec![change, insert(&sample.world.account("taken"))]).await {
             Err(CommitError::Conflict(Conflict::AccountExists)) => {}
             other => panic!("a commit of {name} and of a used address does not conflict: {other:?}"),
         }

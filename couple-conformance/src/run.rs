@@ -2,8 +2,9 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -18,15 +19,44 @@ pub const CHECK_LIMIT: Duration = Duration::from_secs(30);
 /// Maximum duration of the creation of an engine.
 const CREATION_LIMIT: Duration = Duration::from_mins(2);
 
+/// Number of attempts of a check whose store is too slow to answer its commits.
+const MAX_ATTEMPTS: u32 = 4;
+
+/// Number of commits that each attempt may run concurrently.
+const MIN_CONCURRENT_COMMITS: usize = 8;
+
+thread_local! {
+    /// Number of the attempt of the check that runs in this thread.
+    static ATTEMPT: Cell<u32> = const { Cell::new(1) };
+}
+
+/// Panic of a check whose store gave up a commit after waiting: a busy machine, or a fault.
+struct Unanswered(String);
+
+/// Ends this attempt of the check. It is repeated on a new store, with half as many concurrent commits, because it cannot know whether
+/// the commit takes effect. After the last attempt the check fails with `message`.
+pub(crate) fn repeat_check(message: String) -> ! {
+    // No message of the panic hook: a later attempt may succeed.
+    resume_unwind(Box::new(Unanswered(message)))
+}
+
+/// Number of `count` commits that run concurrently in this attempt.
+pub(crate) fn concurrent_commits(count: usize) -> usize {
+    (count >> (ATTEMPT.get() - 1)).max(MIN_CONCURRENT_COMMITS).min(count)
+}
+
 /// Creates an engine, runs the check `name` on it, and panics with the guarantee if the check fails or does not end within
 /// [`CHECK_LIMIT`]. The macros of this crate define one test function for each check, which calls this.
 ///
 /// `engine` gets the number of the check in lower case, such as `s1`. A suite in which all checks share one server can use it as a prefix.
+///
+/// A check of a store that gives up a commit after a second or more, as overloaded or timed out, is repeated up to three times, each time on a
+/// new store, such as `s1r2`, and with half as many concurrent commits.
 #[doc(hidden)]
 pub fn run<E, Created, Checked>(
     name: &'static str,
-    engine: impl FnOnce(String) -> Created + Send + 'static,
-    check: impl FnOnce(E) -> Checked + Send + 'static,
+    engine: impl Fn(String) -> Created + Send + 'static,
+    check: impl Fn(E) -> Checked + Send + 'static,
 ) where
     Created: Future<Output = E>,
     Checked: Future<Output = ()>,
@@ -40,21 +70,32 @@ pub fn run<E, Created, Checked>(
 #[doc(hidden)]
 pub fn run_store<S: Store, Created, Checked>(
     name: &'static str,
-    store: impl FnOnce(String) -> Created + Send + 'static,
-    check: impl FnOnce(Arc<S>) -> Checked + Send + 'static,
+    store: impl Fn(String) -> Created + Send + 'static,
+    check: impl Fn(Arc<S>) -> Checked + Send + 'static,
 ) where
     Created: Future<Output = S>,
     Checked: Future<Output = ()>,
 {
-    run(name, store, |store: S| async {
+    run(name, store, move |store: S| {
         let store = Arc::new(store);
-        check(store.clone()).await;
-        store.close().await.expect("the store closes after the check");
+        let checked = check(store.clone());
+        async move {
+            checked.await;
+            store.close().await.expect("the store closes after the check");
+        }
     });
 }
 
 fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts")
+}
+
+/// Progress of the thread that runs a check.
+enum Progress {
+    Created,
+    /// The check begins again.
+    Repeated,
+    Ended(Result<(), String>),
 }
 
 /// Runs a check in a new runtime and returns why its guarantee does not hold.
@@ -64,9 +105,9 @@ fn runtime() -> Runtime {
 #[doc(hidden)]
 pub fn outcome<E, Created, Checked>(
     name: &'static str,
-    runtime: impl FnOnce() -> Runtime + Send + 'static,
-    engine: impl FnOnce(String) -> Created + Send + 'static,
-    check: impl FnOnce(E) -> Checked + Send + 'static,
+    runtime: impl Fn() -> Runtime + Send + 'static,
+    engine: impl Fn(String) -> Created + Send + 'static,
+    check: impl Fn(E) -> Checked + Send + 'static,
 ) -> Result<(), String>
 where
     Created: Future<Output = E>,
@@ -81,26 +122,40 @@ where
     thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            let runtime = runtime();
-            let checked = || {
-                runtime.block_on(async {
-                    let engine = engine(number.to_owned()).await;
-                    // An error means that the creation took too long and the caller has returned.
-                    let _ = progress.send(Ok(()));
-                    check(engine).await;
-                });
-            };
-            let checked = catch_unwind(AssertUnwindSafe(checked));
-            // Also after a panic: dropping a runtime waits for its blocking tasks, which may never end.
-            runtime.shutdown_background();
-            let _ = progress.send(checked.map_err(|panic| message(&*panic).to_owned()));
+            // An error of `send` means that an attempt took too long and the caller has returned.
+            let report = |step| drop(progress.send(step));
+            for attempt in 1..=MAX_ATTEMPTS {
+                ATTEMPT.set(attempt);
+                let suffix = if attempt == 1 { String::new() } else { format!("r{attempt}") };
+                let runtime = runtime();
+                let checked = || {
+                    runtime.block_on(async {
+                        let engine = engine(format!("{number}{suffix}")).await;
+                        report(Progress::Created);
+                        check(engine).await;
+                    });
+                };
+                let checked = catch_unwind(AssertUnwindSafe(checked));
+                // Also after a panic: dropping a runtime waits for its blocking tasks, which may never end.
+                runtime.shutdown_background();
+                match checked {
+                    Err(panic) if panic.is::<Unanswered>() && attempt < MAX_ATTEMPTS => {
+                        report(Progress::Repeated);
+                    }
+                    checked => {
+                        return report(Progress::Ended(checked.map_err(|panic| message(&*panic).to_owned())));
+                    }
+                }
+            }
         })
         .expect("a thread starts");
-    let ended = [(CREATION_LIMIT, "creation of the engine"), (CHECK_LIMIT, "check")];
-    for (limit, what) in ended {
+    let (creation, check) = ((CREATION_LIMIT, "creation of the engine"), (CHECK_LIMIT, "check"));
+    let (mut limit, mut what) = creation;
+    loop {
         match reported.recv_timeout(limit) {
-            Ok(Ok(())) => {}
-            Ok(Err(panic)) => return Err(broken(&panic)),
+            Ok(Progress::Created) => (limit, what) = check,
+            Ok(Progress::Repeated) => (limit, what) = creation,
+            Ok(Progress::Ended(result)) => return result.map_err(|panic| broken(&panic)),
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let seconds = limit.as_secs();
                 return Err(broken(&format!(
@@ -112,10 +167,12 @@ where
             }
         }
     }
-    Ok(())
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {
+    if let Some(Unanswered(text)) = panic.downcast_ref() {
+        return text;
+    }
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the check panicked without a message")
 }

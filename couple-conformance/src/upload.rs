@@ -9,7 +9,7 @@ use couple_core::{
 
 use crate::{
     samples::{EARLY, LATE, long_text},
-    world::{World, accepted, all, conflict, conflicts, must, race, refused},
+    world::{World, accepted, all, commit, conflict, conflicts, must, race, refused},
 };
 
 const QUOTA: i64 = 1 << 40;
@@ -366,7 +366,7 @@ pub async fn u6_takeover_of_parts_is_atomic(store: impl Store) {
     // A commit that conflicts with its last change changes nothing.
     let mut late = join(4);
     late.push(take_over(&first, 4).into());
-    let twice = store.commit(late).await;
+    let twice = commit(&store, late).await;
     assert!(twice.is_err(), "an upload is taken over twice");
     for upload in &before {
         require_stored(&store, upload, "after a takeover that conflicted").await;

@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use couple_core::{
     AccountId, Change, ChangeResult, Clock, CommitError, Committed, Conflict, CoupleId, DateId, DeviceId,
-    DisplayName, EmailAddress, InviteId, JobId, Label, ManualClock, MediaId, Secret, SeededEntropy,
+    DisplayName, EmailAddress, ErrorKind, InviteId, JobId, Label, ManualClock, MediaId, Secret, SeededEntropy,
     SessionId, Store, Timestamp, TokenId, UploadId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     date::{CalendarDay, CoupleDate, DateKind},
@@ -18,6 +18,8 @@ use couple_core::{
     upload::ResumableUpload,
 };
 use tokio::time::Instant;
+
+use crate::run::{concurrent_commits, repeat_check};
 
 /// Clock, randomness, and sample rows created from them.
 #[derive(Debug)]
@@ -285,9 +287,34 @@ impl World {
     }
 }
 
+/// Time after which a commit that is given up shows a busy machine. A store that refuses a commit earlier does not wait for an answer.
+const MIN_WAIT_FOR_ANSWER: Duration = Duration::from_secs(1);
+
+/// Commits changes. If the store gives up the commit after waiting, the check is repeated.
+pub(crate) async fn commit(store: &impl Store, changes: Vec<Change>) -> Result<Committed, CommitError> {
+    let start = Instant::now();
+    let result = store.commit(changes).await;
+    if let Err(error) = &result {
+        require_answer(error, start.elapsed());
+    }
+    result
+}
+
+/// Repeats the check if a commit was given up after waiting.
+fn require_answer(error: &CommitError, waited: Duration) {
+    if let CommitError::Failed(error) = error
+        && matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Overloaded)
+        && waited >= MIN_WAIT_FOR_ANSWER
+    {
+        repeat_check(format!(
+            "in each of several attempts, the store gives up a commit after {waited:?}: {error}"
+        ));
+    }
+}
+
 /// Commits changes that must succeed.
 pub(crate) async fn all(store: &impl Store, changes: Vec<Change>) -> Committed {
-    store.commit(changes).await.expect("the commit has no conflict")
+    commit(store, changes).await.expect("the commit has no conflict")
 }
 
 /// Commits one change that must succeed.
@@ -302,7 +329,7 @@ pub(crate) async fn conflict(store: &impl Store, change: impl Into<Change>) -> C
 
 /// Commits changes that must conflict, and returns the conflict.
 pub(crate) async fn conflicts(store: &impl Store, changes: Vec<Change>) -> Conflict {
-    match store.commit(changes).await {
+    match commit(store, changes).await {
         Err(CommitError::Conflict(conflict)) => conflict,
         other => panic!("expected a conflict, got {other:?}"),
     }
@@ -327,12 +354,14 @@ pub(crate) async fn timed(
     commits: Vec<Vec<Change>>,
 ) -> Vec<(Result<Committed, Conflict>, Duration)> {
     let start = Arc::new(tokio::sync::Barrier::new(commits.len()));
+    let permits = Arc::new(tokio::sync::Semaphore::new(concurrent_commits(commits.len())));
     let tasks: Vec<_> = commits
         .into_iter()
         .map(|changes| {
-            let (store, start) = (store.clone(), start.clone());
+            let (store, start, permits) = (store.clone(), start.clone(), permits.clone());
             tokio::spawn(async move {
                 start.wait().await;
+                let _permit = permits.acquire().await;
                 let start = Instant::now();
                 (store.commit(changes).await, start.elapsed())
             })
@@ -341,6 +370,9 @@ pub(crate) async fn timed(
     let mut results = Vec::with_capacity(tasks.len());
     for task in tasks {
         let (result, time) = task.await.expect("no commit panics");
+        if let Err(error) = &result {
+            require_answer(error, time);
+        }
         let result = match result {
             Ok(committed) => Ok(committed),
             Err(CommitError::Conflict(conflict)) => Err(conflict),
@@ -384,14 +416,14 @@ pub(crate) fn same<T: PartialEq + Debug>(found: &T, expected: &T, what: &str) {
 
 /// Commits a change, and fails with `what` if it does not succeed.
 pub(crate) async fn accepted(store: &impl Store, change: impl Into<Change>, what: &str) {
-    if let Err(error) = store.commit(vec![change.into()]).await {
+    if let Err(error) = commit(store, vec![change.into()]).await {
         panic!("{what}: {error}");
     }
 }
 
 /// Commits a change, and fails with `what` if it does not end with this conflict.
 pub(crate) async fn refused(store: &impl Store, change: impl Into<Change>, expected: Conflict, what: &str) {
-    match store.commit(vec![change.into()]).await {
+    match commit(store, vec![change.into()]).await {
         Err(CommitError::Conflict(conflict)) if conflict == expected => {}
         other => panic!("{what}: {other:?} instead of the conflict {expected:?}"),
     }

@@ -19,6 +19,8 @@ mod store;
 mod timeline;
 mod upload;
 
+use std::sync::{Arc, Mutex};
+
 use adapter::{FaultyBus, FaultyLimits, FaultyPresence, FaultyStore};
 use plant::planted;
 
@@ -91,17 +93,40 @@ fn every_planted_fault_is_expected() {
 #[test]
 fn panic_of_a_check_is_reported_while_a_blocking_task_hangs() {
     let (end, ended) = std::sync::mpsc::channel::<()>();
-    let check = |()| async move {
-        let (begin, begun) = tokio::sync::oneshot::channel();
-        let _hanging = tokio::task::spawn_blocking(move || {
-            let _ = begin.send(());
-            ended.recv()
-        });
-        begun.await.expect("a blocking task starts");
-        panic!("a sentence of the check");
+    let ended = Arc::new(Mutex::new(ended));
+    let check = move |()| {
+        let ended = ended.clone();
+        async move {
+            let (begin, begun) = tokio::sync::oneshot::channel();
+            let _hanging = tokio::task::spawn_blocking(move || {
+                let _ = begin.send(());
+                ended.lock().expect("no thread panics").recv()
+            });
+            begun.await.expect("a blocking task starts");
+            panic!("a sentence of the check");
+        }
     };
     let runtime = || plant::runtime("no fault");
     let broken = couple_conformance::outcome("s1_commit_is_atomic", runtime, |_| async {}, check);
     drop(end);
     assert_eq!(broken, Err("S1 does not hold: commit is atomic\na sentence of the check".to_owned()));
+}
+
+#[test]
+fn check_is_repeated_on_a_new_store_after_a_commit_without_an_answer() {
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let opened = names.clone();
+    let open = move |name: String| {
+        let store = if name == "s8" { FaultyStore::slow() } else { FaultyStore::new() };
+        opened.lock().expect("no thread panics").push(name);
+        async { store }
+    };
+    let held = couple_conformance::outcome(
+        "s8_commit_returns_one_result_per_change",
+        || plant::runtime("no fault"),
+        open,
+        couple_conformance::store::s8_commit_returns_one_result_per_change,
+    );
+    assert_eq!(held, Ok(()));
+    assert_eq!(*names.lock().expect("no thread panics"), ["s8", "s8r2"]);
 }

@@ -28,6 +28,7 @@ faults! { FaultyStore::new();
     "store-ping-fails": store::s6_empty_commit_succeeds, "ping fails without an outage";
     "store-crossed-commits-deadlock": store::s8_commit_returns_one_result_per_change, "fails beside concurrent ones";
     "store-crossed-commits-hang": store::s8_commit_returns_one_result_per_change, "take more than 10 s";
+    "store-concurrent-commits-get-no-answer": store::s8_commit_returns_one_result_per_change, "in each of several attempts";
     "store-results-are-swapped-between-commits": store::s8_commit_returns_one_result_per_change, "results of another commit";
     "store-results-are-reversed": store::s8_commit_returns_one_result_per_change, "results of another commit, or in another order";
     "store-results-lack-the-last": store::s8_commit_returns_one_result_per_change, "7 changes";

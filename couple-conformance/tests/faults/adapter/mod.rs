@@ -29,7 +29,7 @@ use std::{
     hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -91,6 +91,10 @@ pub(crate) struct FaultyStore {
     stalled: tokio::sync::Mutex<()>,
     /// Whether a commit or a ping noticed the outage, for a fault of reads.
     noticed: AtomicBool,
+    /// Whether the store is too slow to answer concurrent commits.
+    slow: bool,
+    /// Number of running commits, for a store that is too slow.
+    running: AtomicUsize,
     /// Locks of rows, for faults of commits that lock rows in the order of their changes.
     locks: Mutex<HashMap<uuid::Uuid, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -124,6 +128,26 @@ impl FaultyStore {
     /// Store whose engine does not respond.
     pub(crate) fn broken() -> Self {
         Self { broken: true, ..Self::default() }
+    }
+
+    /// Store that does not answer concurrent commits in time.
+    pub(crate) fn slow() -> Self {
+        Self { slow: true, ..Self::default() }
+    }
+
+    /// Gives up a commit that runs beside others, if the store is too slow.
+    async fn answer_in_time(&self) -> Result<(), Error> {
+        if !self.slow && !planted("store-concurrent-commits-get-no-answer") {
+            return Ok(());
+        }
+        let before = self.running.fetch_add(1, Ordering::SeqCst);
+        // Longer than the shortest wait that the kit takes for a busy machine.
+        sleep(Duration::from_millis(if before > 0 { 1_100 } else { 2 })).await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        if before > 0 {
+            return Err(Error::new(ErrorKind::TimedOut, "commit").context("no answer in time"));
+        }
+        Ok(())
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
@@ -303,6 +327,7 @@ impl State {
 impl Store for FaultyStore {
     async fn commit(&self, mut changes: Vec<Change>) -> Result<Committed, CommitError> {
         shuffle().await;
+        self.answer_in_time().await?;
         if changes.is_empty() && planted("store-empty-commit-fails") {
             return Err(Error::new(ErrorKind::Internal, "commit").context("no changes").into());
         }
