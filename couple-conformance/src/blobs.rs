@@ -1,6 +1,13 @@
-//! O1–O10: blobs.
+//! O1–O11: blobs.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use couple_core::Timestamp;
@@ -14,13 +21,15 @@ const READ_LIMIT: u64 = 20 << 20;
 /// Pseudo-random bytes without repetition.
 fn random_bytes(seed: u64, length: usize) -> Bytes {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let words = std::iter::repeat_with(|| {
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(length).collect()
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes.into()
 }
 
 async fn read(blobs: &Blobs, name: &str) -> Option<Bytes> {
@@ -72,6 +81,20 @@ pub async fn o1_blob_reads_back_byte_for_byte(blobs: Blobs) {
     write_in_pieces(&blobs, "a/pieces", &shorter).await;
     assert_eq!(read(&blobs, "a/pieces").await.unwrap(), shorter, "a second write replaces the whole blob");
     assert!(blobs.read("a/whole", 10).await.is_err(), "a blob above the limit is an error");
+    // Nothing of the longer blob is left after the end of the shorter one.
+    for length in [100_000, 10, 0] {
+        let shorter = random_bytes(4, length);
+        blobs.put("a/whole", shorter.clone()).await.unwrap();
+        let found = read(&blobs, "a/whole").await.unwrap();
+        let what = "a shorter write leaves a tail of the longer blob before it";
+        assert!(found == shorter, "{what}: {} bytes instead of {length}", found.len());
+        assert_eq!(blobs.size("a/whole").await.unwrap(), Some(length as u64), "{what}");
+        let listed = listed_blobs(&blobs, "a").await;
+        let size = listed.iter().find(|listed| listed.name == "a/whole").map(|listed| listed.size);
+        assert_eq!(size, Some(length as u64), "{what}: in a list");
+        let (_, _, beyond) = read_range(&blobs, "a/whole", length as u64..length as u64 + 10).await;
+        assert!(beyond.is_empty(), "{what}: in a range");
+    }
 }
 
 /// A blob does not exist before its writer has finished, and never if the writer is dropped.
@@ -141,10 +164,36 @@ pub async fn o5_list_contains_only_blobs_of_its_folder(blobs: Blobs) {
     let all = listed_blobs(&blobs, "").await;
     assert_eq!(all.iter().map(|listed| listed.size).collect::<Vec<_>>(), [8, 5, 6, 7]);
     assert_eq!(all[0].name, "a/1/z");
-    for listed in all {
-        // The store's clock; in whole seconds on S3. Check only that it is a plausible time.
+    for listed in &all {
+        // The store's clock: check only that it is a plausible time.
         assert!(listed.modified > Timestamp::from_micros(1_700_000_000_000_000), "{listed:?}");
     }
+    // Times are in whole seconds on S3.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    blobs.put("a/1/z", random_bytes(8, 8)).await.unwrap();
+    write_in_pieces(&blobs, "c/1/y/320.jpg", &random_bytes(8, 6)).await;
+    blobs.put("c/1/x/320.jpg", random_bytes(8, 9)).await.unwrap();
+    let later = listed_blobs(&blobs, "").await;
+    let time = |of: &[Listed], name: &str| of.iter().find(|listed| listed.name == name).unwrap().modified;
+    for rewritten in ["a/1/z", "c/1/y/320.jpg"] {
+        let (before, after) = (time(&all, rewritten), time(&later, rewritten));
+        assert!(
+            after > before,
+            "a list has not the time of the last write of {rewritten}: {after:?}, before {before:?}"
+        );
+    }
+    for unchanged in ["c/1/x/source", "c/10/x/source"] {
+        let (before, after) = (time(&all, unchanged), time(&later, unchanged));
+        assert_eq!(
+            after, before,
+            "a list has another time for a blob that was not written again: {unchanged}"
+        );
+    }
+    let (new, old) = (time(&later, "c/1/x/320.jpg"), time(&all, "c/1/x/source"));
+    assert!(new > old, "a list has no later time for a later blob: {new:?}, before {old:?}");
+    let mut page = blobs.page(None, 10).await.unwrap();
+    page.sort_by(|one, other| one.name.cmp(&other.name));
+    assert_eq!(page, later, "a page has other names, sizes or times than a list");
 }
 
 /// Deleting a folder deletes all of its blobs and no others.
@@ -267,4 +316,50 @@ pub async fn o10_pages_list_every_blob_once(blobs: Blobs) {
     blobs.delete_all(all).await.unwrap();
     assert!(blob_names(&blobs, "").await.is_empty());
     assert!(blobs.page(None, 7).await.unwrap().is_empty());
+}
+
+/// A read beside a write returns the former or the new bytes completely, also if it began before the write.
+pub async fn o11_read_beside_a_write_is_not_mixed(blobs: Blobs) {
+    let old = random_bytes(20, LONG);
+    for length in [LONG, 70_000, LONG + 3_000_000] {
+        let new = random_bytes(21, length);
+        blobs.put("a/b", old.clone()).await.unwrap();
+        let mut blob = blobs.get("a/b", None).await.unwrap().unwrap();
+        let first = blob.bytes.try_next().await.unwrap().unwrap_or_default();
+        blobs.put("a/b", new.clone()).await.unwrap();
+        let rest: Vec<Bytes> = blob.bytes.try_collect().await.unwrap();
+        let found = [[first].as_slice(), &rest].concat().concat();
+        assert!(
+            found == old || found == new,
+            "a read that began before a write returns neither the former bytes nor the new ones: {} bytes",
+            found.len()
+        );
+        assert!(read(&blobs, "a/b").await.unwrap() == new, "a write beside a read does not take effect");
+    }
+    let versions = [random_bytes(22, 3_000_000), random_bytes(23, 1_000_000)];
+    blobs.put("a/c", versions[0].clone()).await.unwrap();
+    let is_written = AtomicBool::new(false);
+    let writes = async {
+        for n in 1..=10 {
+            let version = &versions[n % 2];
+            if n % 3 == 0 {
+                write_in_pieces(&blobs, "a/c", version).await;
+            } else {
+                blobs.put("a/c", version.clone()).await.unwrap();
+            }
+        }
+        is_written.store(true, Ordering::SeqCst);
+    };
+    let reads = async {
+        while !is_written.load(Ordering::SeqCst) {
+            let found = read(&blobs, "a/c").await.expect("a blob is missing while it is written again");
+            assert!(
+                versions.contains(&found),
+                "a read beside writes returns a mixture: {} bytes",
+                found.len()
+            );
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(writes, reads);
 }

@@ -1,4 +1,4 @@
-//! B1–B4: event bus.
+//! B1–B5: event bus.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,10 @@ use couple_core::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::World;
+use crate::{
+    Breakable, World,
+    outage::{CALL_LIMIT, recovers},
+};
 
 fn signal(n: usize) -> Notice {
     Notice::Signal { from: Side::First, kind: format!("x-{n}"), body: None }
@@ -165,4 +168,63 @@ pub async fn b4_dropped_subscriptions_are_removed(bus: impl Bus) {
         after <= most,
         "20,000 dropped subscriptions are still served: a notice takes {after:?}, before it took {before:?}"
     );
+}
+
+/// Publishing does not wait for a transport that has failed. After the outage each subscription receives what it missed, or `Changed`, and
+/// later notices arrive again.
+pub async fn b5_outage_loses_no_notice_silently<B: Bus>(bus: Breakable<B>) {
+    // Longer than the delays with which a bus tries to send again.
+    const NOTICE_LIMIT: Duration = Duration::from_secs(10);
+    let (bus, outage) = bus.into_parts();
+    let topic = Topic::Couple(World::default().couple_id());
+    let mut subscriptions =
+        [bus.subscribe(vec![topic.clone()]).await, bus.subscribe(vec![topic.clone()]).await];
+    bus.publish(topic.clone(), signal(0)).await;
+    for subscription in &mut subscriptions {
+        let received = timeout(NOTICE_LIMIT, subscription.next()).await.ok();
+        assert!(received == Some(signal(0)), "a notice does not arrive before an outage: {received:?}");
+    }
+    outage.begin();
+    let published: Vec<Notice> = (1..=20).map(signal).collect();
+    let publish = async {
+        for notice in &published {
+            bus.publish(topic.clone(), notice.clone()).await;
+        }
+    };
+    timeout(CALL_LIMIT, publish).await.expect("publishing waits for a transport that has failed");
+    // So that the bus tries to send during the outage.
+    sleep(Duration::from_millis(300)).await;
+    outage.end();
+    for (n, subscription) in subscriptions.iter_mut().enumerate() {
+        let mut missing = published.clone();
+        while !missing.is_empty() {
+            match timeout(NOTICE_LIMIT, subscription.next()).await {
+                // In place of all that are missing.
+                Ok(Notice::Changed) => break,
+                // A bus may deliver a notice twice.
+                Ok(received) => missing.retain(|notice| *notice != received),
+                Err(_) => panic!(
+                    "subscription {n} lacks notices of an outage, 10 s after it, and receives no `Changed`: {missing:?}"
+                ),
+            }
+        }
+    }
+    for (n, subscription) in subscriptions.iter_mut().enumerate() {
+        let mut last = 100;
+        recovers(&format!("no notice arrives at subscription {n}"), async || {
+            // Enough for each of two processes to publish.
+            let sent: Vec<Notice> = (last..last + 8).map(signal).collect();
+            last += 8;
+            for notice in &sent {
+                bus.publish(topic.clone(), notice.clone()).await;
+            }
+            let mut missing = sent;
+            while !missing.is_empty() {
+                let received = timeout(Duration::from_millis(500), subscription.next()).await.ok()?;
+                missing.retain(|notice| *notice != received);
+            }
+            Some(())
+        })
+        .await;
+    }
 }

@@ -9,7 +9,7 @@
 //! The factory is an expression that creates a future of an empty store, a new one for each test. The kit
 //! contains no SQL and never changes stored times: changes carry the time.
 //!
-//! Each test runs in its own thread and runtime, at most [`CHECK_LIMIT`]. A test that fails names the number
+//! Each test runs in its own thread and runtime, at most [`CHECK_LIMIT`] or `COUPLE_CHECK_SECONDS`. A test that fails names the number
 //! and the words of the guarantee that does not hold. The macros need no other dependency of the caller.
 
 #![expect(clippy::missing_panics_doc, reason = "checks are assertions")]
@@ -17,7 +17,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use couple_core::ManualClock;
+use couple_core::{ManualClock, limits::RateLimiter};
 
 pub mod account;
 #[cfg(feature = "http")]
@@ -35,6 +35,7 @@ pub mod job;
 pub mod limits;
 pub mod media;
 pub mod notification;
+mod outage;
 pub mod pairing;
 pub mod password_hasher;
 pub mod presence;
@@ -48,8 +49,9 @@ pub mod timeline;
 pub mod upload;
 mod world;
 
+pub use outage::Breakable;
 pub use run::{CHECK_LIMIT, outcome, run, run_store};
-pub use second_process::AlternatingStore;
+pub use second_process::{AlternatingBus, AlternatingLimiter, AlternatingPresence, AlternatingStore};
 pub use world::World;
 
 #[doc(hidden)]
@@ -59,6 +61,51 @@ pub use couple_core::Store;
 #[doc(hidden)]
 pub fn named<F: Future>(open: impl FnOnce(String) -> F, name: String) -> F {
     open(name)
+}
+
+/// Calls `open` with the name of a second process: not the name of the check's own adapter.
+#[doc(hidden)]
+pub async fn second<A, B, F: Future<Output = A>, G: Future<Output = B>>(
+    name: String,
+    one: impl FnOnce(String) -> F,
+    other: impl FnOnce(String) -> G,
+) -> (A, B) {
+    let name = format!("b{name}");
+    let one = one(name.clone()).await;
+    (one, other(name).await)
+}
+
+/// Creates a rate limiter of a name with a new clock.
+#[doc(hidden)]
+pub async fn named_with_clock<F: Future>(
+    open: impl FnOnce(String, Arc<ManualClock>) -> F,
+    name: String,
+) -> (F::Output, Arc<ManualClock>) {
+    with_clock(|clock| open(name, clock)).await
+}
+
+/// Creates the rate limiters of two processes with one new clock.
+#[doc(hidden)]
+pub async fn second_with_clock<
+    A: RateLimiter,
+    B: RateLimiter,
+    F: Future<Output = A>,
+    G: Future<Output = B>,
+>(
+    name: String,
+    one: impl FnOnce(String, Arc<ManualClock>) -> F,
+    other: impl FnOnce(String, Arc<ManualClock>) -> G,
+) -> (AlternatingLimiter, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    let (one_clock, other_clock) = (clock.clone(), clock.clone());
+    let both = second(name, |name| one(name, one_clock), |name| other(name, other_clock)).await;
+    (AlternatingLimiter::new(both.0, both.1), clock)
+}
+
+/// Calls `limiter`: the type of its closure's parameter is inferred here.
+#[doc(hidden)]
+pub fn limiter<F: Future>(limiter: impl FnOnce(Arc<ManualClock>) -> F, clock: Arc<ManualClock>) -> F {
+    limiter(clock)
 }
 
 /// Creates a rate limiter with a new clock.
@@ -104,12 +151,13 @@ macro_rules! checks {
 ///   process has it: the guarantees under concurrency hold for both together.
 /// * `broken:` an expression that creates a future of a store whose engine failed after it was opened, such as a server that is
 ///   unreachable: S14.
+/// * `outage:` an expression that creates a future of a [`Breakable`] store, whose engine fails and works again: S16.
 #[macro_export]
 macro_rules! store {
     (
         named: $open:expr
         $(, reference: $reference:expr)? $(, reopen: $reopen:expr)? $(, second_process: $second:expr)?
-        $(, broken: $broken:expr)? $(,)?
+        $(, broken: $broken:expr)? $(, outage: $outage:expr)? $(,)?
     ) => {
         $crate::checks! { run_store, $open;
             store: s1_commit_is_atomic, s2_changes_apply_in_order, s3_read_after_a_commit_sees_it,
@@ -263,68 +311,181 @@ macro_rules! store {
                 $crate::run("s14_outage_is_reported", |_| $broken, |store| $crate::store::s14_outage_is_reported(store));
             }
         )?
+
+        $(
+            #[test]
+            fn s16_store_works_again_after_an_outage() {
+                $crate::run(
+                    "s16_store_works_again_after_an_outage",
+                    |_| $outage,
+                    |store| $crate::store::s16_store_works_again_after_an_outage(store),
+                );
+            }
+        )?
     };
-    ($factory:expr $(, reference: $reference:expr)? $(, broken: $broken:expr)? $(,)?) => {
-        $crate::store! { named: |_| $factory $(, reference: $reference)? $(, broken: $broken)? }
+    (
+        $factory:expr $(, reference: $reference:expr)? $(, broken: $broken:expr)? $(, outage: $outage:expr)? $(,)?
+    ) => {
+        $crate::store! { named: |_| $factory $(, reference: $reference)? $(, broken: $broken)? $(, outage: $outage)? }
     };
     ($($other:tt)*) => {
         compile_error!(
             "store! takes an expression, or `named:` a closure; then, in this order, `reference:`, `reopen:`, `second_process:`, \
-             `broken:`. `reopen:` and `second_process:` need `named:`"
+             `broken:`, `outage:`. `reopen:` and `second_process:` need `named:`"
         );
     };
 }
 
 /// Defines one test for each guarantee of [`RateLimiter`](couple_core::limits::RateLimiter).
 ///
-/// Takes a function from a clock to a future of a rate limiter that uses this clock.
+/// Takes a function from a clock to a future of a rate limiter that uses this clock, or `named:` a function from a name, such as `l1`, and a
+/// clock. Options, in this order:
+///
+/// * `second_process:` (with `named:`) a function from a name and a clock to a future of the rate limiter of another process: both together
+///   grant what one grants.
+/// * `outage:` a function from a clock to a future of a [`Breakable`] rate limiter: L7.
 #[macro_export]
 macro_rules! limits {
-    ($factory:expr) => {
-        $crate::limits! { @each $factory;
+    (named: $open:expr $(, second_process: $second:expr)? $(, outage: $outage:expr)? $(,)?) => {
+        mod limits {
+            #[allow(unused_imports, reason = "the factory's names are the caller's")]
+            use super::*;
+
+            $crate::limits! { @each |name| $crate::named_with_clock($open, name) }
+
+            $(
+                mod second_process {
+                    #[allow(unused_imports, reason = "the factory's names are the caller's")]
+                    use super::*;
+
+                    $crate::limits! { @each |name| $crate::second_with_clock(name, $open, $second) }
+                }
+            )?
+
+            $(
+                #[test]
+                fn l7_outage_grants_no_more() {
+                    $crate::run(
+                        "l7_outage_grants_no_more",
+                        |_| $crate::with_clock($outage),
+                        |(limiter, clock)| async move { $crate::limits::l7_outage_grants_no_more(limiter, &clock).await },
+                    );
+                }
+            )?
+        }
+    };
+    (@each $engine:expr) => {
+        $crate::limits! { @tests $engine;
             l1_new_key_has_burst_tokens, l2_bucket_refills_over_its_period,
             l3_keys_and_rules_do_not_share_a_bucket, l4_retry_after_the_stated_time_succeeds,
             l5_concurrent_callers_get_exactly_burst_tokens, l6_corrected_clock_does_not_freeze_a_bucket
         }
     };
-    (@each $factory:expr; $($name:ident),+) => {
-        mod limits {
-            #[allow(unused_imports, reason = "the factory's names are the caller's")]
-            use super::*;
-            $(
-                #[test]
-                fn $name() {
-                    $crate::run(
-                        stringify!($name),
-                        |_| async { $crate::with_clock($factory).await },
-                        |(limiter, clock)| async move { $crate::limits::$name(limiter, &clock).await },
-                    );
-                }
-            )+
+    (@tests $engine:expr; $($name:ident),+) => {$(
+        #[test]
+        fn $name() {
+            $crate::run(
+                stringify!($name),
+                $engine,
+                |(limiter, clock)| async move { $crate::limits::$name(limiter, &clock).await },
+            );
         }
+    )+};
+    ($factory:expr $(, outage: $outage:expr)? $(,)?) => {
+        $crate::limits! { named: |_, clock| $crate::limiter($factory, clock) $(, outage: $outage)? }
     };
 }
 
 /// Defines one test for each guarantee of [`Bus`](couple_core::live::Bus).
+///
+/// Takes an expression that creates a future of a bus, or `named:` a closure from a name, such as `b1`, to such a future. Options, in this
+/// order:
+///
+/// * `second_process:` (with `named:`) a closure from a name to a future of the bus of another process: notices go from each to both.
+/// * `outage:` an expression that creates a future of a [`Breakable`] bus, for example of an [`AlternatingBus`]: B5.
 #[macro_export]
 macro_rules! bus {
-    ($factory:expr) => {
-        $crate::checks! { run, |_| $factory;
+    (named: $open:expr $(, second_process: $second:expr)? $(, outage: $outage:expr)? $(,)?) => {
+        $crate::bus! { @each $open }
+
+        $(
+            mod bus_of_two_processes {
+                #[allow(unused_imports, reason = "the factory's names are the caller's")]
+                use super::*;
+
+                $crate::bus! { @each |name| async {
+                    let (one, other) = $crate::second(name, $open, $second).await;
+                    $crate::AlternatingBus::new(one, other)
+                } }
+            }
+        )?
+
+        $(
+            #[test]
+            fn b5_outage_loses_no_notice_silently() {
+                $crate::run(
+                    "b5_outage_loses_no_notice_silently",
+                    |_| $outage,
+                    |bus| $crate::bus::b5_outage_loses_no_notice_silently(bus),
+                );
+            }
+        )?
+    };
+    (@each $engine:expr) => {
+        $crate::checks! { run, $engine;
             bus: b1_notice_reaches_every_subscription, b2_slow_subscriber_receives_changed,
                 b3_subscription_receives_only_its_topics, b4_dropped_subscriptions_are_removed;
         }
     };
+    ($factory:expr $(, outage: $outage:expr)? $(,)?) => {
+        $crate::bus! { named: |_| $factory $(, outage: $outage)? }
+    };
 }
 
 /// Defines one test for each guarantee of [`Presence`](couple_core::live::Presence).
+///
+/// Takes an expression that creates a future of a presence, or `named:` a closure from a name, such as `pr1`, to such a future. Options, in
+/// this order:
+///
+/// * `second_process:` (with `named:`) a closure from a name to a future of the presence of another process: both see the same leases.
+/// * `outage:` an expression that creates a future of a [`Breakable`] presence: PR5.
 #[macro_export]
 macro_rules! presence {
-    ($factory:expr) => {
-        $crate::checks! { run, |_| $factory;
+    (named: $open:expr $(, second_process: $second:expr)? $(, outage: $outage:expr)? $(,)?) => {
+        $crate::presence! { @each $open }
+
+        $(
+            mod presence_of_two_processes {
+                #[allow(unused_imports, reason = "the factory's names are the caller's")]
+                use super::*;
+
+                $crate::presence! { @each |name| async {
+                    let (one, other) = $crate::second(name, $open, $second).await;
+                    $crate::AlternatingPresence::new(one, other)
+                } }
+            }
+        )?
+
+        $(
+            #[test]
+            fn pr5_outage_is_reported_and_ends() {
+                $crate::run(
+                    "pr5_outage_is_reported_and_ends",
+                    |_| $outage,
+                    |presence| $crate::presence::pr5_outage_is_reported_and_ends(presence),
+                );
+            }
+        )?
+    };
+    (@each $engine:expr) => {
+        $crate::checks! { run, $engine;
             presence: pr1_account_is_present_until_its_lease_expires,
                 pr2_renewal_returns_whether_the_account_was_away, pr3_leases_of_accounts_are_independent,
                 pr4_lease_can_be_shortened;
         }
+    };
+    ($factory:expr $(, outage: $outage:expr)? $(,)?) => {
+        $crate::presence! { named: |_| $factory $(, outage: $outage)? }
     };
 }
 
@@ -339,7 +500,8 @@ macro_rules! blobs {
                 o3_range_reads_only_the_requested_part, o4_missing_blob_is_reported_as_missing,
                 o5_list_contains_only_blobs_of_its_folder, o6_folder_is_deleted_completely,
                 o7_one_of_concurrent_writes_wins_completely, o8_signed_link_depends_on_blob_and_expiry,
-                o9_staged_bytes_are_joined_in_order, o10_pages_list_every_blob_once;
+                o9_staged_bytes_are_joined_in_order, o10_pages_list_every_blob_once,
+                o11_read_beside_a_write_is_not_mixed;
         }
     };
 }

@@ -1,4 +1,4 @@
-//! L1–L6: rate limiter.
+//! L1–L7: rate limiter.
 
 use std::{future::ready, sync::Arc, time::Duration};
 
@@ -7,6 +7,12 @@ use couple_core::{
     limits::{LimitKey, Limited, RateLimiter, Rule},
 };
 use futures_util::{StreamExt as _, stream};
+use tokio::time::timeout;
+
+use crate::{
+    Breakable,
+    outage::{CALL_LIMIT, recovers, require_outage},
+};
 
 /// Number of keys of which no two share a bucket.
 const KEYS: usize = 20_000;
@@ -124,7 +130,10 @@ pub async fn l3_keys_and_rules_do_not_share_a_bucket(limiter: impl RateLimiter, 
     let shared = stream::iter(1..KEYS).map(take_once).buffer_unordered(64);
     let shared = shared.filter(|is_taken| ready(!is_taken)).count().await;
     assert_eq!(shared, 0, "of {KEYS} keys, {shared} share a bucket with another one");
-    assert!(!take_once(0).await, "an empty bucket is forgotten while {KEYS} other keys are used");
+    // The first and the last one, and others between them: a limiter may drop the oldest, the newest or any buckets.
+    for n in (0..KEYS).step_by(KEYS / 100).chain([KEYS - 1]) {
+        assert!(!take_once(n).await, "the empty bucket of key {n} is forgotten while {KEYS} keys are used");
+    }
 }
 
 /// A retry succeeds after the returned time, and not much earlier.
@@ -205,4 +214,36 @@ pub async fn l6_corrected_clock_does_not_freeze_a_bucket(limiter: impl RateLimit
     }
     clock.advance(Duration::from_secs(50));
     take_burst(&limiter, "a").await;
+}
+
+/// During an outage a limiter grants at most what it grants otherwise, and nothing to a key that is used up. After it, a new key has
+/// exactly `burst` tokens again.
+pub async fn l7_outage_grants_no_more<L: RateLimiter>(limiter: Breakable<L>, _: &ManualClock) {
+    let (limiter, outage) = limiter.into_parts();
+    let granted = async |name: &str| {
+        let mut granted = 0;
+        for _ in 0..20 {
+            let (rule, key) = (&RULE, key(name));
+            let result = timeout(CALL_LIMIT, limiter.take(rule, &key)).await;
+            match result.expect("a take does not return during an outage") {
+                Ok(taken) => granted += usize::from(taken.is_ok()),
+                Err(error) => require_outage("a take", &error),
+            }
+        }
+        granted
+    };
+    let before = granted("used").await;
+    assert_eq!(before, 5, "a bucket has {before} tokens instead of its burst of 5");
+    outage.begin();
+    let again = granted("used").await;
+    assert_eq!(again, 0, "an outage fills an empty bucket: it grants {again} tokens");
+    let fresh = granted("fresh").await;
+    assert!(fresh <= 5, "during an outage, a bucket grants {fresh} tokens instead of at most its burst of 5");
+    outage.end();
+    let mut tries = 0;
+    recovers("a new bucket has not its burst of 5 tokens", async || {
+        tries += 1;
+        (granted(&format!("after{tries}")).await == 5).then_some(())
+    })
+    .await;
 }

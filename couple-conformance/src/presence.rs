@@ -1,11 +1,14 @@
-//! PR1–PR4: presence.
+//! PR1–PR5: presence.
 
 use std::time::Duration;
 
 use couple_core::{AccountId, live::Presence};
 use tokio::time::{Instant, sleep};
 
-use crate::World;
+use crate::{
+    Breakable, World,
+    outage::{fails, recovers},
+};
 
 const LEASE: Duration = Duration::from_millis(1_200);
 
@@ -122,4 +125,23 @@ pub async fn pr4_lease_can_be_shortened(presence: impl Presence) {
     assert_eq!(left(&presence, ana).await, None, "an account is present after its shortened lease expired");
     let was_away = presence.renew(ana, LEASE).await.unwrap();
     assert!(was_away, "a renewal does not return that an account whose shortened lease expired was away");
+}
+
+/// During an outage each call fails within 10 s. After it, calls succeed again.
+pub async fn pr5_outage_is_reported_and_ends<P: Presence>(presence: Breakable<P>) {
+    let (presence, outage) = presence.into_parts();
+    let world = World::default();
+    let (ana, ben) = (world.account_id(), world.account_id());
+    presence.renew(ana, LEASE * 100).await.unwrap();
+    outage.begin();
+    fails("a query", presence.left(ana)).await;
+    fails("a renewal", presence.renew(ana, LEASE)).await;
+    fails("shortening a lease", presence.shorten(ana, LEASE)).await;
+    outage.end();
+    recovers("a query fails", async || presence.left(ana).await.ok()).await;
+    recovers("a renewal fails", async || presence.renew(ben, LEASE * 100).await.ok()).await;
+    recovers("shortening a lease fails", async || presence.shorten(ben, LEASE * 50).await.ok()).await;
+    let ben_left = recovers("a query fails", async || presence.left(ben).await.ok()).await;
+    let is_shortened = ben_left.is_some_and(|left| left > LEASE && left <= LEASE * 50);
+    assert!(is_shortened, "after an outage, a lease is not the one that was written: {ben_left:?}");
 }

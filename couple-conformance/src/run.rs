@@ -13,8 +13,19 @@ use std::{
 use couple_core::Store;
 use tokio::runtime::{Builder, Runtime};
 
-/// Maximum duration of a check, without the creation of its engine.
+/// Default of the maximum duration of a check, without the creation of its engine.
+///
+/// The environment variable `COUPLE_CHECK_SECONDS`, a whole number from 1 to 3600, sets another one: an adapter of a remote service may need more.
 pub const CHECK_LIMIT: Duration = Duration::from_secs(30);
+
+/// Maximum duration of a check, given the value of `COUPLE_CHECK_SECONDS`.
+fn check_limit(seconds: Option<&str>) -> Duration {
+    let Some(text) = seconds else { return CHECK_LIMIT };
+    match text.parse() {
+        Ok(seconds @ 1..=3_600) => Duration::from_secs(seconds),
+        _ => panic!("COUPLE_CHECK_SECONDS is {text:?} instead of a whole number from 1 to 3600"),
+    }
+}
 
 /// Maximum duration of the creation of an engine.
 const CREATION_LIMIT: Duration = Duration::from_mins(2);
@@ -113,6 +124,22 @@ where
     Created: Future<Output = E>,
     Checked: Future<Output = ()>,
 {
+    let seconds = std::env::var("COUPLE_CHECK_SECONDS").ok();
+    outcome_within(check_limit(seconds.as_deref()), name, runtime, engine, check)
+}
+
+/// As [`outcome`], with the maximum duration of the check.
+fn outcome_within<E, Created, Checked>(
+    check_limit: Duration,
+    name: &'static str,
+    runtime: impl Fn() -> Runtime + Send + 'static,
+    engine: impl Fn(String) -> Created + Send + 'static,
+    check: impl Fn(E) -> Checked + Send + 'static,
+) -> Result<(), String>
+where
+    Created: Future<Output = E>,
+    Checked: Future<Output = ()>,
+{
     let (number, words) = name.split_once('_').unwrap_or((name, ""));
     let broken = |detail: &str| {
         format!("{} does not hold: {}\n{detail}", number.to_uppercase(), words.replace('_', " "))
@@ -149,7 +176,7 @@ where
             }
         })
         .expect("a thread starts");
-    let (creation, check) = ((CREATION_LIMIT, "creation of the engine"), (CHECK_LIMIT, "check"));
+    let (creation, check) = ((CREATION_LIMIT, "creation of the engine"), (check_limit, "check"));
     let (mut limit, mut what) = creation;
     loop {
         match reported.recv_timeout(limit) {
@@ -175,4 +202,27 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     }
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("the check panicked without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_limit_of_a_check_is_an_option() {
+        let seconds = |text| check_limit(Some(text)).as_secs();
+        assert_eq!([check_limit(None).as_secs(), seconds("1"), seconds("3600")], [30, 1, 3_600]);
+        for wrong in ["", "0", "3601", "30s", "-1", "1.5"] {
+            let panic = catch_unwind(|| check_limit(Some(wrong))).unwrap_err();
+            assert!(message(&*panic).contains("COUPLE_CHECK_SECONDS"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn check_that_exceeds_its_time_limit_fails() {
+        let limit = Duration::from_millis(1_000);
+        let hangs = |()| std::future::pending();
+        let broken = outcome_within(limit, "s1_commit_is_atomic", runtime, |_| async {}, hangs).unwrap_err();
+        assert!(broken.contains("the check did not end within 1 s"), "{broken}");
+    }
 }

@@ -1,4 +1,4 @@
-//! S1–S15: guarantees of every commit, of closing, of reopening, of an outage and of times.
+//! S1–S16: guarantees of every commit, of closing, of reopening, of an outage and of times.
 
 use std::{
     future::Future,
@@ -11,8 +11,8 @@ use std::{
 };
 
 use couple_core::{
-    Change, ChangeResult, CommitError, Committed, Conflict, Error, ErrorKind, HostStatements,
-    IdempotencyChange, OutcomeRecord, Store, Timestamp,
+    Change, ChangeResult, CommitError, Committed, Conflict, ErrorKind, HostStatements, IdempotencyChange,
+    OutcomeRecord, Store, Timestamp,
     account::{Account, AccountChange, Tally, TallyId, TokenKind},
     date::DateChange,
     device::DeviceChange,
@@ -29,16 +29,14 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    device as device_checks, differential, notification as notification_checks,
+    Breakable, device as device_checks, differential, notification as notification_checks,
+    outage::{CALL_LIMIT, fails, recovers, require_outage},
     rollback::{self, CommittedRows},
     world::{
         World, accepted, all, append, claim, commit, concurrently, conflicts, insert, must, race, refused,
         timed,
     },
 };
-
-/// Maximum duration of `close`, and of any call during an outage.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
 
 /// Maximum time after which a cancelled commit that still runs is visible completely.
 const HALF_COMMIT_LIMIT: Duration = Duration::from_secs(10);
@@ -633,26 +631,58 @@ pub async fn s13_reopened_store_has_every_acknowledged_commit<S: Store, R: Store
 /// A store whose engine failed reports it in each call, within 10 s: `ping` too.
 pub async fn s14_outage_is_reported(store: impl Store) {
     let world = World::default();
-    let kinds = [ErrorKind::Unavailable, ErrorKind::TimedOut, ErrorKind::Overloaded];
-    let reported = |call: &str, error: &Error| {
-        let kind = error.kind();
-        assert!(kinds.contains(&kind), "{call} reports an outage as {kind:?}: {error}");
-    };
     let store: Arc<dyn Store> = Arc::new(store);
     // Before any other call, which could notice the outage.
     for (read, result) in differential::call_each_read(&store, CALL_LIMIT).await {
         let Some(result) = result else { panic!("the read `{read}` does not return during an outage") };
         let Err(error) = result else { panic!("the read `{read}` succeeds during an outage") };
-        reported(read, &error);
+        require_outage(read, &error);
     }
-    let ping = timeout(CALL_LIMIT, store.ping()).await.expect("ping does not return during an outage");
-    let error = ping.expect_err("ping succeeds during an outage");
-    reported("ping", &error);
+    fails("ping", store.ping()).await;
     let account = world.account("ana");
     let commit = timeout(CALL_LIMIT, store.commit(vec![insert(&account)]));
     match commit.await.expect("a commit does not return during an outage") {
-        Err(CommitError::Failed(error)) => reported("a commit", &error),
+        Err(CommitError::Failed(error)) => require_outage("a commit", &error),
         other => panic!("a commit during an outage returned {other:?}"),
     }
     let _ = timeout(CALL_LIMIT, store.close()).await.expect("close hangs during an outage");
+}
+
+/// When its engine works again, the store does too, without being opened again, and has every acknowledged commit.
+pub async fn s16_store_works_again_after_an_outage<S: Store>(store: Breakable<S>) {
+    let world = World::default();
+    let (store, outage) = store.into_parts();
+    let before = world.account("before");
+    must(&store, AccountChange::Insert(before.clone())).await;
+    outage.begin();
+    // Calls of each kind notice the outage.
+    fails("ping", store.ping()).await;
+    fails("a read", store.account(before.id)).await;
+    let commit = timeout(CALL_LIMIT, store.commit(vec![insert(&world.account("during"))]));
+    let committed = commit.await.expect("a commit does not return during an outage");
+    assert!(
+        matches!(committed, Err(CommitError::Failed(_))),
+        "a commit during an outage returned {committed:?}"
+    );
+    outage.end();
+    recovers("ping fails", async || store.ping().await.ok()).await;
+    let found = recovers("a read fails", async || store.account(before.id).await.ok()).await;
+    assert!(found.as_ref() == Some(&before), "an acknowledged commit is lost in an outage: {found:?}");
+    let mut tries = 0;
+    let after = recovers("a commit fails", async || {
+        // A commit that fails may still take effect, so that its account could not be added again.
+        tries += 1;
+        let account = world.account(&format!("after{tries}"));
+        store.commit(vec![insert(&account)]).await.is_ok().then_some(account)
+    })
+    .await;
+    let found = recovers("a read fails", async || store.account(after.id).await.ok()).await;
+    assert!(
+        found.as_ref() == Some(&after),
+        "a read after a commit does not see it after an outage: {found:?}"
+    );
+    timeout(CALL_LIMIT, store.close())
+        .await
+        .expect("close hangs after an outage")
+        .expect("the store closes after an outage");
 }

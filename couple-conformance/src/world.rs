@@ -4,8 +4,8 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use couple_core::{
     AccountId, Change, ChangeResult, Clock, CommitError, Committed, Conflict, CoupleId, DateId, DeviceId,
-    DisplayName, EmailAddress, ErrorKind, InviteId, JobId, Label, ManualClock, MediaId, Secret, SeededEntropy,
-    SessionId, Store, Timestamp, TokenId, UploadId,
+    DisplayName, EmailAddress, ErrorKind, InviteId, JobId, Label, ManualClock, MediaId, Secret,
+    SeededEntropy, SessionId, Store, Timestamp, TokenId, UploadId,
     account::{Account, AccountChange, Session, Token, TokenKind},
     date::{CalendarDay, CoupleDate, DateKind},
     device::Device,

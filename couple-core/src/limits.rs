@@ -150,7 +150,10 @@ pub struct Limited {
 /// * **L5** 64 concurrent callers get exactly `burst` tokens.
 /// * **L6** A wall clock that jumps ahead and is then corrected does not freeze a bucket: L4 still holds.
 ///
-/// An adapter that cannot reach its storage grants less than usual, never more.
+/// * **L7** An adapter that cannot reach its storage grants less than usual, never more, and nothing to a key that is used up: each call
+///   returns within 10 seconds. When the storage works again, a new key has exactly `burst` tokens within 10 seconds.
+///
+/// A limiter between processes has one bucket for each key and rule: all processes together get its tokens.
 #[async_trait]
 pub trait RateLimiter: Send + Sync + 'static {
     /// Takes one token from the bucket of `key` under `rule`, or returns when to retry.

@@ -88,6 +88,10 @@ pub trait Subscription: Send + Sync {
 ///   of them, fewer than 10,000. A publisher never waits for it. [`Notice::Appended`] arrives unchanged or as [`Notice::Changed`].
 /// * **B3** A subscription receives no notices of other topics.
 /// * **B4** A dropped subscription frees everything that it used.
+/// * **B5** Publishing does not wait for a transport that has failed. When it works again, each subscription receives within
+///   10 seconds the notices that it missed, or [`Notice::Changed`] in their place, and later notices as before.
+///
+/// A bus between processes gives the same guarantees for a notice of one process and a subscription of another.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
     /// Publishes a notice. Never fails, because a notice is only a hint.
@@ -112,6 +116,11 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 /// * **PR2** A renewal returns whether the account was away.
 /// * **PR3** The lease of one account does not affect another account.
 /// * **PR4** A lease can be shortened. That neither lengthens a lease nor makes an account present.
+/// * **PR5** While its storage has failed, each call fails within 10 seconds, with
+///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) or
+///   [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded). When the storage works again, calls succeed within 10 seconds.
+///
+/// A presence between processes has one lease for each account: every process sees what another one wrote.
 #[async_trait]
 pub trait Presence: Send + Sync + 'static {
     /// Keeps an account present for `lease` from now on. Returns true if it was away.

@@ -435,6 +435,13 @@ pub enum CommitError {
 ///   [`ErrorKind::Overloaded`](crate::ErrorKind::Overloaded): callers retry.
 /// * **S15** A store uses only the times in changes and reads, never its own clock. They may be in any year from
 ///   1900 to 2200, and may go back from one commit to the next: `seq` orders a log, not time.
+/// * **S16** When its engine works again after an outage, a store over a server works again within 10 seconds, without being
+///   opened again, and has every acknowledged commit.
+///
+/// The guarantees hold for all processes of a deployment together: none depends on a lock or a cache within one process.
+/// In particular, two different changes of one row that are committed concurrently have the effect of one after the
+/// other: none is applied to an older state than the one that it overwrites, and each precondition is checked in the
+/// state that the change is applied to.
 #[async_trait]
 pub trait Store:
     AccountReads

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use couple_core::{
-    Conflict, Store, Timestamp,
+    CommitError, Conflict, Store, Timestamp,
     account::{AccountChange, ProofForm, SeenToken, Token, TokenKind, Tries},
     digest,
 };
@@ -12,7 +12,7 @@ use super::{KINDS, address, fresh, insert_session, insert_tokens, redeem, stored
 use crate::{
     change_races,
     samples::{MOMENT, near},
-    world::{World, accepted, must, race, refused, same},
+    world::{World, accepted, all, commit, must, race, refused, same},
 };
 
 /// Time of the use of each token.
@@ -138,6 +138,21 @@ pub async fn a6_each_wrong_code_is_counted(store: impl Store) {
         at: world.now(),
     };
     accepted(&store, by_code, "a token with the count that was read is refused").await;
+    // Both in one commit: the later change sees the earlier one.
+    let counted = sign_in();
+    insert_tokens(&store, std::slice::from_ref(&counted)).await;
+    let changed = Conflict::TokenChanged(counted.id);
+    let redeemed =
+        commit(&store, vec![count(own).into(), redeem(counted.id, Some(0), world.now()).into()]).await;
+    assert!(
+        matches!(&redeemed, Err(CommitError::Conflict(conflict)) if *conflict == changed),
+        "a code is redeemed although its commit has counted a wrong one before: {redeemed:?}"
+    );
+    same(&stored(&store, counted.id).await, &counted, "a commit that conflicted has counted a wrong code");
+    all(&store, vec![redeem(counted.id, Some(0), world.now()).into(), count(own).into()]).await;
+    let used = Token { used_at: Some(world.now()), ..counted };
+    let what = "a wrong code is counted on a token that its commit has redeemed before";
+    same(&stored(&store, used.id).await, &used, what);
     change_races::token_is_redeemed_before_a_wrong_code_or_not(&store).await;
 }
 

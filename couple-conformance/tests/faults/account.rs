@@ -6,6 +6,8 @@ use crate::{
 };
 
 faults! { FaultyStore::new();
+    "redeem-goes-before-the-counts-of-its-commit": account::a6_each_wrong_code_is_counted, "although its commit has counted a wrong one";
+    "redeem-checks-the-count-too-early": account::a6_each_wrong_code_is_counted, "redeemed beside a wrong code";
     "account-insert-replaces-the-same-id": account::a1_address_key_has_one_account, "used id";
     "account-address-is-not-unique": account::a1_address_key_has_one_account, "of 50 concurrent inserts";
     "account-birthday-before-1970-is-lost": account::a2_account_fields_read_back, "a field of an account does not read back";

@@ -29,6 +29,45 @@ mod of_bus {
     }
 }
 
+mod of_buses_of_two_processes {
+    use crate::{adapter::Deployment, plant::faults};
+
+    faults! { Deployment::default().alternating();
+        "bus-signals-stay-in-their-process": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-presence-stays-in-its-process": bus::b1_notice_reaches_every_subscription, "does not arrive";
+        "bus-changes-stay-in-their-process": bus::b1_notice_reaches_every_subscription, "does not arrive";
+    }
+}
+
+mod of_a_bus_in_an_outage {
+    use crate::{adapter::Deployment, plant::faults};
+
+    faults! { Deployment::breakable();
+        "bus-outage-is-silent": bus::b5_outage_loses_no_notice_silently, "lacks notices of an outage";
+        "bus-outage-lasts": bus::b5_outage_loses_no_notice_silently, "no notice arrives at subscription";
+        "bus-outage-blocks-publishing": bus::b5_outage_loses_no_notice_silently, "publishing waits for a transport";
+    }
+}
+
+mod of_presence_of_two_processes {
+    use crate::{adapter::FaultyPresence, plant::faults};
+
+    faults! { FaultyPresence::of_two_processes();
+        "presence-stays-in-its-process": presence::pr1_account_is_present_until_its_lease_expires, "is not present after a renewal";
+    }
+}
+
+mod of_presence_in_an_outage {
+    use crate::{adapter::FaultyPresence, plant::faults};
+
+    faults! { FaultyPresence::breakable();
+        "presence-outage-is-absence": presence::pr5_outage_is_reported_and_ends, "a query succeeds during an outage";
+        "presence-outage-hangs": presence::pr5_outage_is_reported_and_ends, "a query does not return during an outage";
+        "presence-outage-is-a-bug": presence::pr5_outage_is_reported_and_ends, "reports an outage as";
+        "presence-outage-lasts": presence::pr5_outage_is_reported_and_ends, "a query fails, 10 s after an outage";
+    }
+}
+
 mod of_presence {
     use crate::{adapter::FaultyPresence, plant::faults};
 
@@ -57,14 +96,14 @@ mod of_limits {
     };
 
     macro_rules! limit_faults {
-        ($($fault:literal: $check:ident, $words:literal;)+) => {
+        ($create:ident; $($fault:literal: $check:ident, $words:literal;)+) => {
             [$(Fault {
                 name: $fault,
                 words: $words,
                 check: || couple_conformance::outcome(
                     stringify!($check),
                     || runtime($fault),
-                    |_| couple_conformance::with_clock(|clock| async { FaultyLimits::new(clock) }),
+                    |_| couple_conformance::with_clock(|clock| async { FaultyLimits::$create(clock) }),
                     |(limiter, clock)| async move { couple_conformance::limits::$check(limiter, &clock).await },
                 ),
             }),+]
@@ -73,7 +112,7 @@ mod of_limits {
 
     #[test]
     fn planted_faults_are_found() {
-        expect_found(&limit_faults! {
+        expect_found(&limit_faults! { new;
             "limits-allow-one-more": l1_new_key_has_burst_tokens, "more than its burst";
             "limits-allow-one-less": l1_new_key_has_burst_tokens, "fewer than its burst";
             "limits-refill-too-fast": l2_bucket_refills_over_its_period, "too early";
@@ -85,6 +124,8 @@ mod of_limits {
             "limits-share-one-bucket": l3_keys_and_rules_do_not_share_a_bucket, "two keys share a bucket";
             "limits-hash-keys-to-few-buckets": l3_keys_and_rules_do_not_share_a_bucket, "share a bucket with another one";
             "limits-forget-old-buckets": l3_keys_and_rules_do_not_share_a_bucket, "is forgotten while";
+            "limits-keep-the-first-2000-buckets": l3_keys_and_rules_do_not_share_a_bucket, "is forgotten while";
+            "limits-evict-the-latest-of-2000-buckets": l3_keys_and_rules_do_not_share_a_bucket, "is forgotten while";
             "limits-interval-is-at-most-ten-minutes": l2_bucket_refills_over_its_period, "too early: 2 ms before";
             "limits-fold-keys": l3_keys_and_rules_do_not_share_a_bucket, "two keys share a bucket";
             "limits-rules-share-a-bucket": l3_keys_and_rules_do_not_share_a_bucket, "two rules share a bucket";
@@ -93,6 +134,24 @@ mod of_limits {
             "limits-retry-after-is-the-period": l4_retry_after_the_stated_time_succeeds, "retry_after";
             "limits-read-then-write": l5_concurrent_callers_get_exactly_burst_tokens, "tokens of a burst of 5";
             "limits-use-the-wall-clock": l6_corrected_clock_does_not_freeze_a_bucket, "a corrected clock freezes";
+        });
+    }
+
+    #[test]
+    fn planted_faults_of_two_processes_are_found() {
+        expect_found(&limit_faults! { of_two_processes;
+            "limits-count-per-process": l1_new_key_has_burst_tokens, "more than its burst";
+        });
+    }
+
+    #[test]
+    fn planted_faults_in_an_outage_are_found() {
+        expect_found(&limit_faults! { breakable;
+            "limits-outage-grants-everything": l7_outage_grants_no_more, "an outage fills an empty bucket";
+            "limits-outage-grants-new-keys": l7_outage_grants_no_more, "during an outage, a bucket grants";
+            "limits-outage-hangs": l7_outage_grants_no_more, "a take does not return during an outage";
+            "limits-outage-is-a-bug": l7_outage_grants_no_more, "reports an outage as";
+            "limits-outage-lasts": l7_outage_grants_no_more, "a new bucket has not its burst of 5 tokens";
         });
     }
 }

@@ -5,6 +5,7 @@
 
 mod account;
 mod adapter;
+mod blobs;
 mod date;
 mod device;
 mod idempotency;
@@ -21,7 +22,7 @@ mod upload;
 
 use std::sync::{Arc, Mutex};
 
-use adapter::{FaultyBus, FaultyLimits, FaultyPresence, FaultyStore};
+use adapter::{Deployment, FaultyBlobs, FaultyLimits, FaultyPresence, FaultyStore, opened};
 use plant::planted;
 
 mod sound {
@@ -31,15 +32,30 @@ mod sound {
         reopen: |name| async move { FaultyStore::reopen(&name) },
         second_process: |name| async move { FaultyStore::reopen(&name) },
         broken: async { FaultyStore::broken() },
+        outage: async { FaultyStore::breakable() },
     );
-    couple_conformance::bus!(async { FaultyBus::new() });
-    couple_conformance::presence!(async { FaultyPresence::new() });
-    couple_conformance::limits!(|clock| async { FaultyLimits::new(clock) });
+    couple_conformance::bus!(
+        named: |name| async move { opened(&name, Deployment::default).process(0) },
+        second_process: |name| async move { opened(&name, Deployment::default).process(1) },
+        outage: async { Deployment::breakable() },
+    );
+    couple_conformance::presence!(
+        named: |name| async move { opened(&name, FaultyPresence::new) },
+        second_process: |name| async move { opened(&name, FaultyPresence::new) },
+        outage: async { FaultyPresence::breakable() },
+    );
+    couple_conformance::limits!(
+        named: |name, clock| async move { opened(&name, || FaultyLimits::new(clock)) },
+        second_process: |name, clock| async move { opened(&name, || FaultyLimits::new(clock)) },
+        outage: |clock| async { FaultyLimits::breakable(clock) },
+    );
+    couple_conformance::blobs!(async { FaultyBlobs::open() });
 }
 
 /// Sources that list the faults with their checks.
 const TESTS: &[&str] = &[
     include_str!("account.rs"),
+    include_str!("blobs.rs"),
     include_str!("date.rs"),
     include_str!("device.rs"),
     include_str!("idempotency.rs"),
@@ -68,6 +84,7 @@ fn planted_fault_of_the_run_is_known() {
 fn every_planted_fault_is_expected() {
     let sources = [
         include_str!("adapter/account.rs"),
+        include_str!("adapter/blobs.rs"),
         include_str!("adapter/bus.rs"),
         include_str!("adapter/date.rs"),
         include_str!("adapter/device.rs"),
@@ -79,6 +96,7 @@ fn every_planted_fault_is_expected() {
         include_str!("adapter/notification.rs"),
         include_str!("adapter/pairing.rs"),
         include_str!("adapter/presence.rs"),
+        include_str!("adapter/remote_bus.rs"),
         include_str!("adapter/timeline.rs"),
         include_str!("adapter/upload.rs"),
     ];

@@ -120,6 +120,14 @@ fn planted_faults_of_the_engine_are_found() {
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
         "store-outage-is-a-bug", "reports an outage as": s14_outage_is_reported,
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
+        "store-outage-lasts-for-reads", "a read fails, 10 s after an outage": s16_store_works_again_after_an_outage,
+            |_| async { FaultyStore::breakable() }, couple_conformance::store::s16_store_works_again_after_an_outage;
+        "store-outage-lasts-for-commits", "a commit fails, 10 s after an outage": s16_store_works_again_after_an_outage,
+            |_| async { FaultyStore::breakable() }, couple_conformance::store::s16_store_works_again_after_an_outage;
+        "store-outage-lasts-for-ping", "ping fails, 10 s after an outage": s16_store_works_again_after_an_outage,
+            |_| async { FaultyStore::breakable() }, couple_conformance::store::s16_store_works_again_after_an_outage;
+        "store-outage-loses-rows", "an acknowledged commit is lost in an outage": s16_store_works_again_after_an_outage,
+            |_| async { FaultyStore::breakable() }, couple_conformance::store::s16_store_works_again_after_an_outage;
         "store-close-hangs-in-an-outage", "close hangs during an outage": s14_outage_is_reported,
             |_| async { FaultyStore::broken() }, couple_conformance::store::s14_outage_is_reported;
     });

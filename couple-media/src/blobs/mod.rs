@@ -9,12 +9,13 @@
 //! * **O2** A blob exists completely or not at all: not before its writer finishes, and not if it never finishes.
 //! * **O3** A range is read without the rest. A range that begins at or after the end is empty; the size is still returned.
 //! * **O4** Reading a missing blob reports that it is missing; deleting a missing blob is not an error.
-//! * **O5** A folder is listed with sizes and times, and without blobs outside of it.
+//! * **O5** A folder is listed with sizes and the times of the last writes, and without blobs outside of it.
 //! * **O6** A folder is deleted completely, and no blob outside of it.
 //! * **O7** Writes may be concurrent; of concurrent writes to one name one wins completely.
 //! * **O8** If the store signs links, a link reads its blob and no other, until it expires.
 //! * **O9** Staged bytes of a writer are joined in order, and no staged blob remains.
 //! * **O10** Pages list every blob once, even if blobs before them are deleted meanwhile; many blobs are deleted with one call.
+//! * **O11** A read of a whole blob beside a write of it returns the former or the new bytes completely, also if it began before the write.
 
 mod error;
 mod files;

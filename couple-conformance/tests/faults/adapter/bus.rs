@@ -102,6 +102,12 @@ impl FaultyBus {
     pub(crate) fn new() -> Self {
         Self::default()
     }
+
+    /// Makes all subscribers read the store.
+    pub(crate) fn notify_all(&self) {
+        let topics = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        topics.listeners.values().flatten().for_each(|(_, listener)| listener.deliver(&Notice::Changed));
+    }
 }
 
 fn id_of(topic: &Topic) -> Option<uuid::Uuid> {

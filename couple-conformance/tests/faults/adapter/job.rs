@@ -445,7 +445,7 @@ impl JobReads for FaultyStore {
         Ok(first.map(|(due, _)| due))
     }
     async fn next_lease_end(&self, queue: &str) -> Result<Option<Timestamp>, Error> {
-        if self.broken && planted("store-outage-has-no-leases") {
+        if self.engine.is_down() && planted("store-outage-has-no-leases") {
             return Ok(None);
         }
         let tables = &self.state()?.job;

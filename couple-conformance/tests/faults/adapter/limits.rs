@@ -7,22 +7,80 @@ use std::{
 };
 
 use async_trait::async_trait;
+use couple_conformance::{AlternatingLimiter, Breakable};
 use couple_core::{
-    Clock, Error,
+    Clock, Error, ErrorKind,
     limits::{LimitKey, Limited, RateLimiter, Rule},
 };
 
+use super::EngineState;
 use crate::planted;
 
+/// Number of buckets of a limiter that keeps too few.
+const FEW_BUCKETS: usize = 2_000;
+
+/// Rule and key of a bucket.
+type Bucket = (&'static str, String);
+
 /// Time at which each bucket is full again.
+#[derive(Clone)]
 pub(crate) struct FaultyLimits {
     clock: Arc<dyn Clock>,
-    full_at: Mutex<HashMap<(&'static str, String), Duration>>,
+    full_at: Arc<Mutex<HashMap<Bucket, Duration>>>,
+    /// Latest new bucket, for a fault that evicts it.
+    latest: Arc<Mutex<Option<Bucket>>>,
+    storage: EngineState,
 }
 
 impl FaultyLimits {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, full_at: Mutex::default() }
+        Self { clock, full_at: Arc::default(), latest: Arc::default(), storage: EngineState::default() }
+    }
+
+    /// Rate limiters of two processes.
+    pub(crate) fn of_two_processes(clock: Arc<dyn Clock>) -> AlternatingLimiter {
+        let one = Self::new(clock.clone());
+        let other = if planted("limits-count-per-process") { Self::new(clock) } else { one.clone() };
+        AlternatingLimiter::new(one, other)
+    }
+
+    /// Rate limiter whose storage fails and works again.
+    pub(crate) fn breakable(clock: Arc<dyn Clock>) -> Breakable<Self> {
+        let limits = Self::new(clock);
+        let storage = limits.storage.clone();
+        Breakable::new(limits, move |fails| storage.set_down(fails))
+    }
+
+    /// Result of a call during an outage; none if the storage works.
+    async fn outage(&self, rule: &Rule, key: &LimitKey) -> Option<Result<Result<(), Limited>, Error>> {
+        let lasts = self.storage.has_failed() && planted("limits-outage-lasts");
+        if !self.storage.is_down() && !lasts {
+            return None;
+        }
+        if planted("limits-outage-hangs") {
+            std::future::pending::<()>().await;
+        }
+        let bucket = (rule.name, key.as_str().to_owned());
+        let is_new = !self.full_at.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&bucket);
+        if planted("limits-outage-grants-everything") || (is_new && planted("limits-outage-grants-new-keys"))
+        {
+            return Some(Ok(Ok(())));
+        }
+        let kind =
+            if planted("limits-outage-is-a-bug") { ErrorKind::Internal } else { ErrorKind::Unavailable };
+        Some(Err(Error::new(kind, "rate limit").context("planned outage")))
+    }
+
+    /// Makes room for a new bucket. Returns whether it is kept.
+    fn keeps_new_bucket(&self, all: &mut HashMap<Bucket, Duration>, bucket: &Bucket) -> bool {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).replace(bucket.clone());
+        if all.len() < FEW_BUCKETS {
+            return true;
+        }
+        if planted("limits-evict-the-latest-of-2000-buckets") {
+            latest.and_then(|latest| all.remove(&latest));
+        }
+        !planted("limits-keep-the-first-2000-buckets")
     }
 
     fn now(&self) -> Duration {
@@ -37,6 +95,9 @@ impl FaultyLimits {
 #[async_trait]
 impl RateLimiter for FaultyLimits {
     async fn take(&self, rule: &Rule, key: &LimitKey) -> Result<Result<(), Limited>, Error> {
+        if let Some(result) = self.outage(rule, key).await {
+            return result;
+        }
         let now = self.now();
         let mut name = key.as_str().to_owned();
         if planted("limits-fold-keys") {
@@ -80,7 +141,11 @@ impl RateLimiter for FaultyLimits {
         if all.len() > 10_000 && planted("limits-forget-old-buckets") {
             all.clear();
         }
-        let full_at = all.entry((rule_name, name)).or_default();
+        let bucket = (rule_name, name);
+        if !all.contains_key(&bucket) && !self.keeps_new_bucket(&mut all, &bucket) {
+            return Ok(Ok(()));
+        }
+        let full_at = all.entry(bucket).or_default();
         if let Some(before) = before {
             *full_at = before;
         }

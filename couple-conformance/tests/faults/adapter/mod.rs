@@ -3,6 +3,7 @@
 #![expect(clippy::nonminimal_bool, reason = "each planted fault is one term of a condition")]
 
 mod account;
+mod blobs;
 mod bus;
 mod column;
 mod date;
@@ -14,17 +15,21 @@ mod media;
 mod notification;
 mod pairing;
 mod presence;
+mod remote_bus;
 // Table of the store in memory, unchanged: no fault is planted in it.
 #[path = "../../../../couple-store/src/memory/table.rs"]
 mod table;
 mod timeline;
 mod upload;
 
+pub(crate) use blobs::FaultyBlobs;
 pub(crate) use bus::FaultyBus;
 pub(crate) use limits::FaultyLimits;
 pub(crate) use presence::FaultyPresence;
+pub(crate) use remote_bus::Deployment;
 
 use std::{
+    any::Any,
     collections::HashMap,
     hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{
@@ -35,6 +40,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use couple_conformance::Breakable;
 use couple_core::{
     AccountId, Change, ChangeResult, CommitError, Committed, Conflict, CoupleId, Error, ErrorKind, Store,
     Timestamp,
@@ -71,6 +77,39 @@ struct State {
 /// Tables by the name of their store, which outlive it.
 static STORED: LazyLock<Mutex<HashMap<String, Arc<Mutex<State>>>>> = LazyLock::new(Mutex::default);
 
+/// Adapters of live delivery by the name of their check, for its second process.
+static OPENED: LazyLock<Mutex<HashMap<String, Box<dyn Any + Send>>>> = LazyLock::new(Mutex::default);
+
+/// The adapter of this name: the first call creates it.
+pub(crate) fn opened<T: Clone + Send + 'static>(name: &str, create: impl FnOnce() -> T) -> T {
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let adapter = opened.entry(plant::place(name)).or_insert_with(|| Box::new(create()));
+    adapter.downcast_ref::<T>().expect("each name has one type").clone()
+}
+
+/// Engine that a check stops and starts again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EngineState {
+    is_down: Arc<AtomicBool>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl EngineState {
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::SeqCst);
+        self.has_failed.fetch_or(is_down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.is_down.load(Ordering::SeqCst)
+    }
+
+    /// Whether an outage has begun, and may have ended.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::SeqCst)
+    }
+}
+
 /// Rows as they were read first since the latest commit of this store.
 #[derive(Default)]
 struct Cache {
@@ -81,7 +120,7 @@ struct Cache {
 #[derive(Default)]
 pub(crate) struct FaultyStore {
     tables: Arc<Mutex<State>>,
-    broken: bool,
+    engine: EngineState,
     /// Rows that this store has read, for faults of a cache within one process.
     cache: Mutex<Cache>,
     closed: AtomicBool,
@@ -127,7 +166,21 @@ impl FaultyStore {
 
     /// Store whose engine does not respond.
     pub(crate) fn broken() -> Self {
-        Self { broken: true, ..Self::default() }
+        let store = Self::default();
+        store.engine.set_down(true);
+        store
+    }
+
+    /// Store whose engine fails and works again.
+    pub(crate) fn breakable() -> Breakable<Self> {
+        let store = Self::default();
+        let (engine, tables) = (store.engine.clone(), store.tables.clone());
+        Breakable::new(store, move |fails| {
+            if !fails && planted("store-outage-loses-rows") {
+                *tables.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+            }
+            engine.set_down(fails);
+        })
     }
 
     /// Store that does not answer concurrent commits in time.
@@ -154,7 +207,7 @@ impl FaultyStore {
         let is_unnoticed = planted("store-outage-reads-nothing")
             || (planted("store-outage-is-noticed-by-a-commit") && !self.noticed.load(Ordering::SeqCst));
         if !is_unnoticed {
-            self.check_outage()?;
+            self.check_outage("store-outage-lasts-for-reads")?;
         }
         Ok(self.tables.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -191,8 +244,10 @@ impl FaultyStore {
         Ok(locked)
     }
 
-    fn check_outage(&self) -> Result<(), Error> {
-        if !self.broken {
+    /// Fails during an outage, and after it with the fault `lasting`.
+    fn check_outage(&self, lasting: &str) -> Result<(), Error> {
+        let lasts = self.engine.has_failed() && planted(lasting);
+        if !self.engine.is_down() && !lasts {
             return Ok(());
         }
         let kind =
@@ -201,8 +256,8 @@ impl FaultyStore {
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
-        self.noticed.store(self.broken, Ordering::SeqCst);
-        self.check_outage()?;
+        self.noticed.store(self.engine.is_down(), Ordering::SeqCst);
+        self.check_outage("store-outage-lasts-for-commits")?;
         *self.cache() = Cache::default();
         let forgotten: Vec<Change> = changes.iter().filter(|change| is_not_undone(change)).cloned().collect();
         let mut state = self.state()?;
@@ -341,7 +396,7 @@ impl Store for FaultyStore {
                 changes = rest;
             }
         }
-        if self.broken {
+        if self.engine.is_down() {
             if planted("store-outage-hangs") {
                 std::future::pending::<()>().await;
             }
@@ -419,6 +474,20 @@ impl Store for FaultyStore {
         if planted("store-changes-apply-in-reverse") {
             changes.reverse();
         }
+        if planted("redeem-goes-before-the-counts-of-its-commit") {
+            changes.sort_by_key(|change| matches!(change, Change::Account(AccountChange::CountTries { .. })));
+        }
+        // Checks the precondition, and redeems the token later.
+        if planted("redeem-checks-the-count-too-early")
+            && let [Change::Account(AccountChange::RedeemToken { id, at, .. })] = changes[..]
+        {
+            let result = self.state()?.clone().apply(changes.remove(0))?;
+            sleep(Duration::from_millis(2)).await;
+            let mut state = self.state()?;
+            state.account.redeem(id, at);
+            state.end(true);
+            return Ok([result].into_iter().collect());
+        }
         let result = if planted("store-conflict-delays-others") {
             let _stalled = self.stalled.lock().await;
             let result = self.apply(changes);
@@ -459,12 +528,14 @@ impl Store for FaultyStore {
         if planted("store-ping-ignores-the-outage") {
             return Ok(());
         }
-        self.noticed.store(self.broken, Ordering::SeqCst);
-        self.check_outage()
+        self.noticed.store(self.engine.is_down(), Ordering::SeqCst);
+        self.check_outage("store-outage-lasts-for-ping")
     }
 
     async fn close(&self) -> Result<(), Error> {
-        if planted("store-close-hangs") || (self.broken && planted("store-close-hangs-in-an-outage")) {
+        if planted("store-close-hangs")
+            || (self.engine.is_down() && planted("store-close-hangs-in-an-outage"))
+        {
             std::future::pending::<()>().await;
         }
         let closed_before = self.closed.swap(true, Ordering::SeqCst);
