@@ -21,7 +21,7 @@ use couple::{
     job::DeadJob,
     notify::{
         live::LiveOptions,
-        mail::{FileMailer, Letterhead, MemoryMailer, SmtpMailer},
+        mail::{DkimKey, FileMailer, Letterhead, MemoryMailer, SendmailMailer, SmtpMailer},
         push::{Apns, ConnectionOptions, Fcm, Pushers, VapidKey, WebPush},
     },
     store::{
@@ -33,7 +33,7 @@ use couple::{
 use tokio::{net::TcpListener, sync::watch};
 
 use push_log::{NotSent, PushLog};
-use settings::{Database, Mail, Pictures, PushServices, Settings, reachable};
+use settings::{Database, Dkim, Mail, Pictures, PushServices, Settings, reachable};
 
 /// Maximum time for work in progress to end after the process was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -277,9 +277,18 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
     let blobs = |error: couple::Error| format!("COUPLE_BLOBS: {}", told(&error));
     let letterhead = match &settings.mail {
         Mail::Files { from: None, .. } => Letterhead::default(),
-        Mail::Files { from: Some(from), .. } | Mail::Smtp { from, .. } => {
+        Mail::Files { from: Some(from), .. } | Mail::Smtp { from, .. } | Mail::Sendmail { from, .. } => {
             Letterhead::new("Couple", from).map_err(said)?
         }
+    };
+    let letterhead = match &settings.dkim {
+        None => letterhead,
+        Some(Dkim { domain, keys }) => keys.iter().try_fold(letterhead, |letterhead, (selector, file)| {
+            let wrong = |why: String| format!("COUPLE_MAIL_DKIM_KEYS: {}: {why}", file.display());
+            let pem = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+            let key = DkimKey::new(domain, selector, &pem).map_err(|error| wrong(told(&error)))?;
+            Ok::<_, String>(letterhead.with_dkim(key))
+        })?,
     };
     // Half of the connections read; one of these is left to requests when all clients reconnect together.
     let reads = match settings.database {
@@ -299,6 +308,7 @@ async fn compose(settings: &Settings) -> Result<BackendBuilder, String> {
             }
             builder.mailer(mailer)
         }
+        Mail::Sendmail { program, .. } => builder.mailer(SendmailMailer::new(program, letterhead)),
     };
     let builder = match &settings.push {
         services if !services.is_empty() => builder.pusher(pushers(services)?),
@@ -489,6 +499,7 @@ fn announce(settings: &Settings) {
     lines.push(match &settings.mail {
         Mail::Files { folder, .. } => format!("  writes mails as files to {}", folder.display()),
         Mail::Smtp { .. } => "  sends mail over SMTP".to_owned(),
+        Mail::Sendmail { program, .. } => format!("  sends mail by {}", program.display()),
     });
     if let Some(address) = settings.admin_listen {
         lines.push(format!("  serves /metrics, /healthz and /readyz on http://{address}"));

@@ -31,6 +31,14 @@ pub(crate) enum Pictures {
 pub(crate) enum Mail {
     Files { folder: PathBuf, from: Option<String> },
     Smtp { url: String, from: String, root_certificates: Option<PathBuf> },
+    Sendmail { program: PathBuf, from: String },
+}
+
+/// Keys that sign mails for a domain.
+pub(crate) struct Dkim {
+    pub(crate) domain: String,
+    /// Selector and file of each key.
+    pub(crate) keys: Vec<(String, PathBuf)>,
 }
 
 /// Push services that are set up.
@@ -75,6 +83,7 @@ pub(crate) struct Settings {
     pub(crate) redis: Option<String>,
     pub(crate) pictures: Pictures,
     pub(crate) mail: Mail,
+    pub(crate) dkim: Option<Dkim>,
     pub(crate) push: PushServices,
     pub(crate) public_url: String,
     pub(crate) role: Role,
@@ -95,7 +104,7 @@ pub(crate) struct Settings {
     pub(crate) demo_requested: bool,
 }
 
-const KNOWN: [&str; 29] = [
+const KNOWN: [&str; 31] = [
     "COUPLE_LISTEN",
     "COUPLE_ADMIN_LISTEN",
     "COUPLE_DATABASE_URL",
@@ -106,6 +115,8 @@ const KNOWN: [&str; 29] = [
     "COUPLE_REDIS_URL",
     "COUPLE_BLOBS",
     "COUPLE_MAIL",
+    "COUPLE_MAIL_DKIM_DOMAIN",
+    "COUPLE_MAIL_DKIM_KEYS",
     "COUPLE_MAIL_FROM",
     "COUPLE_MAIL_ROOT_CERTIFICATES",
     "COUPLE_APNS_KEY_FILE",
@@ -199,24 +210,51 @@ impl Settings {
         let default =
             if matches!(database, Database::Memory) { "memory:" } else { "file://couple-data/media" };
         let pictures = pictures(get("COUPLE_BLOBS").unwrap_or(default))?;
+        let sender = || {
+            let from = get("COUPLE_MAIL_FROM").map(str::to_owned);
+            from.ok_or("COUPLE_MAIL_FROM is missing: the address that mail comes from")
+        };
         let mail = match get("COUPLE_MAIL").unwrap_or("file://couple-data/mail") {
             url if url.starts_with("smtp://") || url.starts_with("smtps://") => Mail::Smtp {
                 url: url.to_owned(),
-                from: get("COUPLE_MAIL_FROM")
-                    .ok_or("COUPLE_MAIL_FROM is missing: the address that mail comes from")?
-                    .to_owned(),
+                from: sender()?,
                 root_certificates: get("COUPLE_MAIL_ROOT_CERTIFICATES").map(PathBuf::from),
             },
             _ if get("COUPLE_MAIL_ROOT_CERTIFICATES").is_some() => {
                 return Err("COUPLE_MAIL_ROOT_CERTIFICATES is for mail over SMTP: set COUPLE_MAIL to smtp://… or smtps://…, or leave it out".to_owned());
             }
-            url => match url.strip_prefix("file://") {
-                Some(folder) if !folder.is_empty() => {
+            url => match url.split_once("://") {
+                Some(("file", folder)) if !folder.is_empty() => {
                     Mail::Files { folder: folder.into(), from: get("COUPLE_MAIL_FROM").map(str::to_owned) }
                 }
+                Some(("sendmail", program)) if program.starts_with('/') => {
+                    Mail::Sendmail { program: program.into(), from: sender()? }
+                }
                 // The value is not printed: it may contain a password.
-                _ => return Err("COUPLE_MAIL is neither file://FOLDER nor smtp://… nor smtps://…".to_owned()),
+                _ => {
+                    return Err(
+                        "COUPLE_MAIL is none of file://FOLDER, smtp://…, smtps://…, sendmail:///PROGRAM"
+                            .to_owned(),
+                    );
+                }
             },
+        };
+        let dkim = match (get("COUPLE_MAIL_DKIM_DOMAIN"), get("COUPLE_MAIL_DKIM_KEYS")) {
+            (None, None) => None,
+            (Some(domain), Some(keys)) => {
+                let key = |part: &str| match part.trim().split_once('=') {
+                    Some((selector, file)) if !file.is_empty() => Ok((selector.to_owned(), file.into())),
+                    _ => Err("COUPLE_MAIL_DKIM_KEYS is not SELECTOR=FILE,…".to_owned()),
+                };
+                let keys = keys.split(',').map(key).collect::<Result<_, _>>()?;
+                Some(Dkim { domain: domain.to_owned(), keys })
+            }
+            _ => {
+                return Err(
+                    "COUPLE_MAIL_DKIM_DOMAIN and COUPLE_MAIL_DKIM_KEYS belong together: set both or none"
+                        .to_owned(),
+                );
+            }
         };
         let push = push_services(get)?;
         let limits = match get("COUPLE_LIMITS").unwrap_or("on") {
@@ -317,6 +355,7 @@ impl Settings {
             redis,
             pictures,
             mail,
+            dkim,
             push,
             public_url,
             limits,
@@ -473,6 +512,10 @@ mod tests {
             ("COUPLE_DATABASE_SCHEMA", "a.b", "at most 31"),
             ("COUPLE_TABLE_PREFIX", "Love_", "at most 24"),
             ("COUPLE_MAIL", "smtp://h", "COUPLE_MAIL_FROM"),
+            ("COUPLE_MAIL", "sendmail:///usr/sbin/sendmail", "COUPLE_MAIL_FROM"),
+            ("COUPLE_MAIL", "sendmail://sendmail", "sendmail:///PROGRAM"),
+            ("COUPLE_MAIL_DKIM_DOMAIN", "example.org", "COUPLE_MAIL_DKIM_KEYS belong together"),
+            ("COUPLE_MAIL_DKIM_KEYS", "s1=key.pem", "COUPLE_MAIL_DKIM_KEYS belong together"),
             ("COUPLE_MAIL_ROOT_CERTIFICATES", "roots.pem", "for mail over SMTP"),
             ("COUPLE_APNS_KEY_FILE", "AuthKey.p8", "COUPLE_APNS_KEY_ID is missing"),
             ("COUPLE_VAPID_CONTACT", "mailto:ops@example.org", "COUPLE_VAPID_KEY_FILE is missing"),

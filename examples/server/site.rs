@@ -79,6 +79,7 @@ fn info(settings: &Settings) -> Value {
     let (mail, mail_folder) = match &settings.mail {
         Mail::Files { folder, .. } => ("files", path(folder)),
         Mail::Smtp { .. } => ("SMTP", None),
+        Mail::Sendmail { .. } => ("a program", None),
     };
     json!({
         "name": "couple",
