@@ -17,9 +17,9 @@ zoneinfo.reset_tzpath(to=[])
 first, last, days = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 # A leap year before all others, so that each year is counted from the same day.
 ORIGIN = 1996
-SOME = ["02-29", "03-28", "10-27", "12-30"]
-# Clocks change at 02:30 in many zones, and at 09:00 in none.
-MINUTES = [150, 540] if days == "some" else [150]
+SOME = ["02-29", "03-28", "12-30"]
+# Clocks change at 02:30 in many zones.
+MINUTE = 150
 
 
 def month_days():
@@ -29,12 +29,12 @@ def month_days():
     return [(origin + datetime.timedelta(n)).strftime("%m-%d") for n in range(366)]
 
 
-def occurrences(zone, month_day, minute):
+def occurrences(zone, month_day):
     month, day = map(int, month_day.split("-"))
     origin = datetime.date(ORIGIN, month, day)
     for year in range(first, last + 1):
         date = origin + relativedelta(years=year - ORIGIN)
-        local = datetime.datetime.combine(date, datetime.time(minute // 60, minute % 60), zone)
+        local = datetime.datetime.combine(date, datetime.time(MINUTE // 60, MINUTE % 60), zone)
         found = tz.resolve_imaginary(local).timestamp()
         # PEP 495: of a time that the clock skips, the offset before the change counts, as that of the first of two equal times.
         if found != local.timestamp():
@@ -45,5 +45,4 @@ def occurrences(zone, month_day, minute):
 for name in sorted(zoneinfo.available_timezones()):
     zone = zoneinfo.ZoneInfo(name)
     for month_day in month_days():
-        for minute in MINUTES:
-            print(name, month_day, minute, *occurrences(zone, month_day, minute))
+        print(name, month_day, MINUTE, *occurrences(zone, month_day))

@@ -61,5 +61,5 @@ fn occurrences_are_those_of_dateutil_and_zoneinfo() {
     let all = std::env::var("COUPLE_DATE_DAYS").is_ok_and(|days| days == "all");
     let (zones, occurrences) = compare(if all { "all" } else { "some" });
     assert!(zones > 500, "{zones}");
-    assert_eq!(occurrences, zones * 30 * if all { 366 } else { 4 * 2 });
+    assert_eq!(occurrences, zones * 30 * if all { 366 } else { 3 });
 }
