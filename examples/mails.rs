@@ -48,6 +48,11 @@ fn messages() -> Result<Vec<(&'static str, Message)>, Box<dyn Error>> {
     let link = |page: &str| {
         Secret::new(format!("https://app.example.org/open/{page}#{page}_4kq7w2m9x8c5v1b3n6z0a7s2d4f9g8h5"))
     };
+    let link_without_fragment = |page: &str| {
+        Secret::new(format!(
+            "https://app.example.org/open/{page}/AZrN0pQjcRq0ZkR1hX7x0FQ8m1nVt3bq0Yd2kS9wE5uLg7oJz4cHeQ"
+        ))
+    };
     let lifetimes = Lifetimes { code: Duration::from_mins(10), link: Duration::from_hours(24) };
     let name = |name| DisplayName::parse("name", name);
     Ok(vec![
@@ -87,6 +92,28 @@ fn messages() -> Result<Vec<(&'static str, Message)>, Box<dyn Error>> {
                 code: code("K7WQ2-M9XDR"),
                 link: link("invite"),
                 expires_at: now().plus(Duration::from_hours(24 * 7)),
+            },
+        ),
+        ("partner_left", Message::PartnerLeft),
+        (
+            "digest",
+            Message::Digest {
+                unread: 3,
+                from: None,
+                texts: Vec::new(),
+                unsubscribe: link_without_fragment("unsubscribe"),
+            },
+        ),
+        (
+            "digest_with_previews",
+            Message::Digest {
+                unread: 2,
+                from: Some(name("Zoë Müller")?),
+                texts: vec![
+                    Label::parse("text", "Look at this sunset!")?,
+                    Label::parse("text", "When are you home tonight?")?,
+                ],
+                unsubscribe: link_without_fragment("unsubscribe"),
             },
         ),
         ("invite_accepted", Message::InviteAccepted { partner: name("Zoë Müller")? }),

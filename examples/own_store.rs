@@ -36,7 +36,7 @@ use couple::{
         date::{CalendarDay, CoupleDate, DateChange, DateKind, DateReads},
         device::{Device, DeviceChange, DeviceReads},
         digest,
-        notification::{NotificationChange, NotificationReads, Preferences, QuietHours},
+        notification::{DigestDelay, NotificationChange, NotificationReads, Preferences, QuietHours},
         push::{Destination, Surface},
         upload::{ResumableUpload, UnfinishedUploads, UploadChange, UploadPart, UploadReads},
     },
@@ -228,6 +228,7 @@ stored_as! {
         |(from, to)| QuietHours::from_stored(from, to);
     DateKind as i64: |kind| kind.index(), DateKind::from_index;
     CalendarDay as String: |day| day.to_string(), |text| CalendarDay::from_stored(&text);
+    DigestDelay as i64: |delay| delay.minutes().into(), DigestDelay::from_stored;
     Surface as i64: |surface| surface.index(), Surface::from_index;
     Destination as (u8, String, (String, bool, Vec<u8>)): |destination| match destination {
         Destination::Apns { token, app, sandbox } => (0, token.expose().clone(), (app.clone(), *sandbox, Vec::new())),
@@ -325,8 +326,8 @@ structs! {
         id, owner, couple, length, offset, parts, writer, metadata, concatenation, media, expires_at
     }
     Device { account, id, session, destination, surface, locale, time_zone, app_version, registered_at }
-    Preferences { person, version, kinds, previews, muted_until, quiet_hours, time_zone }
     CoupleDate { couple, id, version, kind, title, day, is_yearly, created_at }
+    Preferences { person, version, kinds, previews, muted_until, quiet_hours, time_zone, digest, digest_due }
     NewJob { id, queue, name, payload, dedupe_key, due_at, expires_at, max_attempts, created_at }
     LiveJob { job, attempts, claim }
     DeadJob { job, attempts, error, died_at }

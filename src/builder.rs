@@ -25,8 +25,8 @@ use couple_core::{
     mail::{Links, Mailer},
     media,
     notification::{
-        EnglishTexts, NotificationPolicy, Notifications, NotifyByPush, PushObserver, PushReport, PushTexts,
-        SendPushHandler,
+        EnglishTexts, MailOnLeave, NotificationPolicy, Notifications, NotifyByPush, PartnerLeftMailHandler,
+        PushObserver, PushReport, PushTexts, SendDigestHandler, SendPersonPushHandler, SendPushHandler,
     },
     pairing::{self, AcceptedMailHandler, InviteMailHandler, Pairings, PurgeInvitesHandler},
     push::Pusher,
@@ -137,7 +137,7 @@ impl Backend {
     pub fn ports(&self) -> &Ports {
         &self.0.ports
     }
-    /// Queues of this backend's jobs: `mail`, `media`, `default`, `push` with a [`pusher`](BackendBuilder::pusher), and those of the host.
+    /// Queues of this backend's jobs: `mail`, `media`, `default`, `push` with a [`pusher`](BackendBuilder::pusher) or digests, and those of the host.
     #[must_use]
     pub fn queues(&self) -> &[Queue] {
         &self.0.queues
@@ -422,7 +422,7 @@ impl BackendBuilder {
         pictures: media::MediaPolicy;
         /// Sets renditions of pictures, and limits of decoding.
         gallery: GalleryOptions;
-        /// Sets delays and lifetimes of push messages.
+        /// Sets delays and lifetimes of push messages, and permits mail digests and messages about a partner who has left.
         notifications: NotificationPolicy;
         /// Sets intervals and limits of live streams.
         live: LiveOptions;
@@ -514,8 +514,10 @@ impl BackendBuilder {
         };
         let kinds = EntryKinds::new(self.entry_kinds, self.strict_entry_kinds)?;
         let (mut listeners, mut queues) = (self.listeners, self.queues);
-        if self.pusher.is_some() {
-            listeners = listeners.with(NotifyByPush::new(kinds.clone()));
+        let (has_pusher, policy) = (self.pusher.is_some(), self.notifications);
+        listeners = listeners.with(MailOnLeave::new(&policy));
+        if has_pusher || policy.permits_digests() {
+            listeners = listeners.with(NotifyByPush::new(kinds.clone(), policy.clone(), has_pusher));
             if !queues.iter().any(|queue| queue.name == "push") {
                 queues.push(Queue::new("push", 16));
             }
@@ -550,7 +552,15 @@ impl BackendBuilder {
         let mut registry = users
             .register(Registry::default(), &ports, &mailer)
             .with(InviteMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
-            .with(AcceptedMailHandler::new(ports.clone(), users.directory.clone(), mailer))
+            .with(AcceptedMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
+            .with(PartnerLeftMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
+            .with(SendDigestHandler::new(
+                ports.clone(),
+                users.directory.clone(),
+                mailer,
+                kinds.clone(),
+                policy.clone(),
+            ))
             .with(RenderMediaHandler(gallery.clone()))
             .with(DiscardBlobsHandler(gallery.clone()))
             .with(ExpireRenditionsHandler(gallery.clone()))
@@ -559,13 +569,23 @@ impl BackendBuilder {
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
-        if let Some(pusher) = self.pusher {
+        if let Some(pusher) = &self.pusher {
+            let handler = SendPersonPushHandler::new(
+                ports.clone(),
+                users.directory.clone(),
+                (pusher.clone(), self.push_texts.clone()),
+                policy.clone(),
+                users.session_policy(),
+            );
+            registry = registry.with(handler.with_observer(self.push_observer.clone()));
+        }
+        if has_pusher || policy.permits_digests() {
             let handler = SendPushHandler::new(
                 ports.clone(),
                 users.directory.clone(),
-                (pusher, self.push_texts),
+                (self.pusher, self.push_texts),
                 kinds.clone(),
-                self.notifications,
+                policy.clone(),
                 users.session_policy(),
             );
             registry = registry.with(handler.with_observer(self.push_observer));
@@ -585,7 +605,7 @@ impl BackendBuilder {
             dates: Dates::new(ports.clone(), users.directory.clone(), self.dates),
             devices: Devices::new(ports.clone(), self.devices),
             timeline: Timeline::new(ports.clone()).with_kinds(kinds),
-            notifications: Notifications::new(ports.clone()),
+            notifications: Notifications::new(ports.clone(), &policy),
             gallery,
             live: Live::new(ports.clone(), users.session_checker(), self.live),
             users,

@@ -1,8 +1,12 @@
-//! Push messages: who is notified of what, decided again at the moment of sending.
+//! Push messages and mails about events: who is notified of what, decided again at the moment of sending.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "notifications/digests.rs"]
+mod digests;
 #[path = "support/observed_store.rs"]
 mod observed_store;
+#[path = "notifications/people.rs"]
+mod people;
 #[path = "support/seeded_random.rs"]
 mod seeded_random;
 
@@ -23,7 +27,11 @@ use couple::{
         live::Presence as _,
     },
     device::{Device, DeviceChange},
-    notification::{NotificationKind, PreferencesPatch, PushMessage, PushOutcome, PushTexts, QuietHours},
+    mail::{Mail, Mailer},
+    notification::{
+        NotificationKind, NotificationPolicy, PreferencesPatch, PushMessage, PushOutcome, PushTexts,
+        QuietHours,
+    },
     pairing::{Block, Couple, PairingChange, Side},
     push::{Alert, Destination, Payload, Push, PushError, Pusher, Surface},
     store::{MemoryPresence, MemoryStore},
@@ -120,8 +128,27 @@ impl StoreObserver for Interferer {
     async fn after(&self, _: &'static str) {}
 }
 
+/// Mailer that keeps the mails.
+#[derive(Clone, Default)]
+struct Mailbox(Arc<Mutex<Vec<Mail>>>);
+
+impl Mailbox {
+    fn take(&self) -> Vec<Mail> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Mailer for Mailbox {
+    async fn send(&self, mail: &Mail) -> Result<(), Error> {
+        self.0.lock().unwrap().push(mail.clone());
+        Ok(())
+    }
+}
+
 struct World {
     backend: Backend,
+    mailer: Mailbox,
     clock: Arc<ManualClock>,
     presence: Arc<MemoryPresence>,
     recorder: Arc<Recorder>,
@@ -143,7 +170,16 @@ impl World {
         Self::with(|builder| builder)
     }
 
+    fn permitting(policy: NotificationPolicy) -> Self {
+        Self::with(|builder| builder.notifications(policy))
+    }
+
     fn with(setting: impl FnOnce(BackendBuilder) -> BackendBuilder) -> Self {
+        Self::build(setting, true)
+    }
+
+    fn build(setting: impl FnOnce(BackendBuilder) -> BackendBuilder, has_pusher: bool) -> Self {
+        let mailer = Mailbox::default();
         let (clock, presence) = (Arc::new(ManualClock::default()), Arc::new(MemoryPresence::new()));
         let (recorder, store) = (Arc::new(Recorder::default()), Arc::new(MemoryStore::new()));
         let interferer = Arc::new(Interferer {
@@ -151,17 +187,21 @@ impl World {
             plan: Mutex::new(None),
             trace: recorder.trace.clone(),
         });
-        let builder = Backend::builder()
+        let mut builder = Backend::builder();
+        if has_pusher {
+            builder = builder.pusher(recorder.clone());
+        }
+        let builder = builder
             .store(ObservedStore(store, interferer.clone()))
             .keys(Keyring::new([7; 32]))
             .blobs(Blobs::memory())
             .clock(clock.clone())
             .presence(presence.clone())
             .hash_cost(HashCost::FOR_TESTS)
-            .pusher(recorder.clone())
+            .mailer(mailer.clone())
             .entry_kind(EntryKind::new("x-quiet").with_unread(false));
         let backend = setting(builder).build().unwrap();
-        Self { backend, clock, presence, recorder, interferer }
+        Self { backend, mailer, clock, presence, recorder, interferer }
     }
 
     fn now(&self) -> Timestamp {
@@ -281,7 +321,7 @@ impl World {
     }
 
     fn end_of(&self, pair: &Pair) -> Change {
-        PairingChange::End { id: pair.couple, members: [pair.ana, pair.ben], at: self.now() }.into()
+        PairingChange::End { id: pair.couple, members: [pair.ana, pair.ben], at: self.now(), by: None }.into()
     }
 
     async fn prefer(&self, pair: &Pair, patch: PreferencesPatch) {

@@ -313,7 +313,8 @@ async fn purge_erases_any_number_of_couples() {
     for _ in 0..230 {
         let couple = fixture.couple([ana, fixture.world.account_id()]).await;
         fixture.fill(couple.id, 2).await;
-        let end = PairingChange::End { id: couple.id, members: couple.members, at: fixture.world.now() };
+        let end =
+            PairingChange::End { id: couple.id, members: couple.members, at: fixture.world.now(), by: None };
         fixture.store.commit(vec![end.into()]).await.unwrap();
         couples.push(couple.id);
     }

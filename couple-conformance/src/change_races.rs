@@ -41,7 +41,7 @@ async fn race_with_end<T: PartialEq + std::fmt::Debug, R: Future<Output = T>>(
     read: impl Fn() -> R,
     what: &str,
 ) {
-    let end = PairingChange::End { id: couple.id, members: couple.members, at: world.later(1) };
+    let end = PairingChange::End { id: couple.id, members: couple.members, at: world.later(1), by: None };
     let end = async {
         must(store, end).await;
         read().await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use couple_core::{
     AccountId, Conflict, Store, TimeZoneName, Timestamp,
     account::AccountChange,
-    notification::{NotificationChange, Preferences, QuietHours},
+    notification::{DigestDelay, NotificationChange, Preferences, QuietHours},
 };
 
 use crate::{
@@ -30,6 +30,8 @@ fn changed(person: AccountId) -> Preferences {
         muted_until: Some(Timestamp::from_micros(1_900_000_000_000_001)),
         quiet_hours: quiet(22 * 60, 7 * 60 + 30),
         time_zone: Some(TimeZoneName::from_stored("America/Argentina/ComodRivadavia")),
+        digest: DigestDelay::from_stored(60),
+        digest_due: Some(Timestamp::from_micros(1_900_000_000_000_003)),
         ..Preferences::default_of(person)
     }
 }
@@ -64,6 +66,10 @@ pub async fn n1_preferences_read_back(store: impl Store) {
         Preferences { quiet_hours: quiet(0, 1439), ..defaults() },
         Preferences { quiet_hours: quiet(1439, 0), ..changed(person) },
         Preferences { time_zone: Some(TimeZoneName::from_stored("z".repeat(64))), ..defaults() },
+        Preferences { digest: DigestDelay::from_stored(5), ..defaults() },
+        Preferences { digest: DigestDelay::from_stored(7 * 24 * 60), ..changed(person) },
+        Preferences { digest_due: Some(before_1970(1)), ..defaults() },
+        Preferences { digest_due: Some(after_2038(1)), ..changed(person) },
         changed(person),
         defaults(),
     ];
@@ -75,9 +81,9 @@ pub async fn n1_preferences_read_back(store: impl Store) {
     }
     require_stored(&store, other, None, "preferences are found of a person who has changed none").await;
     must(&store, put(&changed(other))).await;
-    let last = Preferences { version: 12, ..defaults() };
+    let last = Preferences { version: 16, ..defaults() };
     require_stored(&store, person, Some(&last), "a change affects another person").await;
-    let high = Preferences { version: 12, ..changed(person) };
+    let high = Preferences { version: 16, ..changed(person) };
     must(&store, put(&high)).await;
     require_stored(&store, other, Some(&stored(&changed(other))), "a change affects another person").await;
 }

@@ -102,7 +102,7 @@ pub async fn s2_changes_apply_in_order(store: impl Store) {
         PairingChange::Pair(first.clone()).into(),
         append(first.id, world.entry("one")),
         append(first.id, world.entry("two")),
-        PairingChange::End { id: first.id, members: people, at: world.now() }.into(),
+        PairingChange::End { id: first.id, members: people, at: world.now(), by: None }.into(),
         PairingChange::Pair(second.clone()).into(),
     ];
     match store.commit(changes).await {
@@ -301,7 +301,7 @@ pub async fn s8_commit_returns_one_result_per_change(store: impl Store) {
             claim.into(),
             insert(&world.account(&format!("p{n}"))),
             append(couple, world.entry("two")),
-            PairingChange::End { id: couple, members, at: world.now() }.into(),
+            PairingChange::End { id: couple, members, at: world.now(), by: None }.into(),
             erase.into(),
         ];
         if n % 3 == 2 {

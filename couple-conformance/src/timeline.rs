@@ -491,7 +491,7 @@ pub async fn t11_log_of_an_ended_couple_is_read_only(store: impl Store) {
     let world = World::default();
     let Couple { id, members, .. } = world.stored_couple(&store).await;
     all(&store, vec![append(id, world.entry("a"))]).await;
-    must(&store, PairingChange::End { id, members, at: world.now() }).await;
+    must(&store, PairingChange::End { id, members, at: world.now(), by: None }).await;
     let before = (all_entries(&store, id).await, store.couple(id).await.unwrap());
     assert_eq!(before.0.len(), 1, "the log of an ended couple cannot be read");
     let react = |emoji| TimelineChange::React { couple: id, seq: 1, side: Side::First, emoji };
@@ -550,7 +550,7 @@ pub async fn t12_erasure_changes_only_one_members_entries(store: impl Store) {
             let emoji = Some(if side == Side::First { "❤️" } else { "😀" }.to_owned());
             must(&store, TimelineChange::React { couple: id, seq, side, emoji }).await;
         }
-        must(&store, PairingChange::End { id, members, at: world.now() }).await;
+        must(&store, PairingChange::End { id, members, at: world.now(), by: None }).await;
         let before = all_entries(&store, id).await;
         let expected: Vec<Entry> = before
             .iter()

@@ -73,6 +73,8 @@ pub enum Event<'a> {
         members: [AccountId; 2],
         /// Time of the end.
         at: Timestamp,
+        /// Member who left or is deleted; none if the commit does not say.
+        by: Option<AccountId>,
     },
     /// An entry is appended, by a member or by the system.
     ///
@@ -173,8 +175,8 @@ impl<'a> Event<'a> {
             Change::Pairing(change) => match change {
                 PairingChange::InsertInvite { invite, .. } => Some(Self::InviteSent { invite }),
                 PairingChange::Pair(couple) => Some(Self::CoupleFounded { couple }),
-                PairingChange::End { id, members, at } => {
-                    Some(Self::CoupleEnded { couple: *id, members: *members, at: *at })
+                PairingChange::End { id, members, at, by } => {
+                    Some(Self::CoupleEnded { couple: *id, members: *members, at: *at, by: *by })
                 }
                 PairingChange::FinishErasure { person, .. } => Some(Self::AccountErased { account: *person }),
                 PairingChange::CloseInvite { .. }

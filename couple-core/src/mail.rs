@@ -140,6 +140,19 @@ pub enum Message {
         /// Display name of the user who accepted.
         partner: DisplayName,
     },
+    /// Tells a member that the partner has left, if the host wants it.
+    PartnerLeft,
+    /// Tells a person who has asked for it that entries are unread.
+    Digest {
+        /// Number of unread entries, at least 1.
+        unread: u32,
+        /// Display name of the partner; none if the recipient has not switched previews on.
+        from: Option<DisplayName>,
+        /// Starts of the newest texts, the oldest of them first; none without previews.
+        texts: Vec<Label>,
+        /// URL that switches digests off: a page for GET, one click by mail programs for POST (RFC 8058).
+        unsubscribe: Secret<String>,
+    },
     /// Mail of the host.
     Custom {
         /// Name by which templates recognize the mail.

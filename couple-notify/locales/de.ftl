@@ -57,6 +57,30 @@ accepted-subject = Deine Einladung bei { $app } wurde angenommen
 accepted-text = { $name } hat deine Einladung angenommen. Ihr seid jetzt bei { $app } verbunden.
 accepted-advice = Wenn du diese Person nicht kennst, beende die Verbindung in der App.
 
+left-subject = Deine Verbindung bei { $app } wurde beendet
+left-text = Die Person, mit der du bei { $app } verbunden warst, hat die Verbindung beendet.
+left-advice = Du musst nichts tun: Dein Konto bleibt bestehen.
+
+digest-subject = Ungelesene Nachrichten bei { $app }
+digest-text =
+    { $form ->
+        [one] Du hast { $count } ungelesene Nachricht bei { $app }.
+       *[other] Du hast { $count } ungelesene Nachrichten bei { $app }.
+    }
+digest-from-text =
+    { $form ->
+        [one] Du hast { $count } ungelesene Nachricht von { $name } bei { $app }.
+       *[other] Du hast { $count } ungelesene Nachrichten von { $name } bei { $app }.
+    }
+digest-advice = Öffne die App, um zu lesen und zu antworten.
+digest-reason = Du bekommst diese Mail, weil du dich über ungelesene Nachrichten per Mail informieren lässt.
+digest-stop = Diese Mails abbestellen
+
+stop-title = Mails über ungelesene Nachrichten
+stop-question = Möchtest du diese Mails abbestellen?
+stop-done = Du bekommst keine Mails über ungelesene Nachrichten mehr. In der App kannst du sie wieder einschalten.
+stop-failed = Dieser Link funktioniert nicht. Schalte die Mails in der App aus.
+
 news-subject = Neues von { $app }
 news-text = Öffne die App.
 

@@ -58,6 +58,32 @@ accepted-subject = Your invitation at { $app } was accepted
 accepted-text = { $name } accepted your invitation. You are now connected at { $app }.
 accepted-advice = If you do not know this person, end the connection in the app.
 
+left-subject = Your connection at { $app } has ended
+left-text = The person with whom you were connected at { $app } has ended the connection.
+left-advice = There is nothing to do: your account stays.
+
+# $form is the plural form of $count.
+digest-subject = Unread messages at { $app }
+digest-text =
+    { $form ->
+        [one] You have { $count } unread message at { $app }.
+       *[other] You have { $count } unread messages at { $app }.
+    }
+digest-from-text =
+    { $form ->
+        [one] You have { $count } unread message from { $name } at { $app }.
+       *[other] You have { $count } unread messages from { $name } at { $app }.
+    }
+digest-advice = Open the app to read and to answer.
+digest-reason = You get this mail because you asked for mails about unread messages.
+digest-stop = Stop these mails
+
+# Page behind the link that stops the digests.
+stop-title = Mails about unread messages
+stop-question = Do you want to stop these mails?
+stop-done = You will get no more mails about unread messages. You can switch them on again in the app.
+stop-failed = This link does not work. Switch the mails off in the app.
+
 news-subject = News from { $app }
 news-text = Open the app.
 

@@ -57,6 +57,30 @@ accepted-subject = Han aceptado tu invitación en { $app }
 accepted-text = { $name } ha aceptado tu invitación. Ahora compartes { $app } con esta persona.
 accepted-advice = Si no conoces a esta persona, pon fin a la conexión en la aplicación.
 
+left-subject = Tu conexión en { $app } ha terminado
+left-text = La persona con la que estabas en { $app } ha puesto fin a la conexión.
+left-advice = No tienes que hacer nada: tu cuenta se mantiene.
+
+digest-subject = Mensajes sin leer en { $app }
+digest-text =
+    { $form ->
+        [one] Tienes { $count } mensaje sin leer en { $app }.
+       *[other] Tienes { $count } mensajes sin leer en { $app }.
+    }
+digest-from-text =
+    { $form ->
+        [one] Tienes { $count } mensaje sin leer de { $name } en { $app }.
+       *[other] Tienes { $count } mensajes sin leer de { $name } en { $app }.
+    }
+digest-advice = Abre la aplicación para leer y responder.
+digest-reason = Recibes este correo porque pediste correos sobre los mensajes sin leer.
+digest-stop = No recibir más estos correos
+
+stop-title = Correos sobre mensajes sin leer
+stop-question = ¿Quieres dejar de recibir estos correos?
+stop-done = No recibirás más correos sobre mensajes sin leer. Puedes volver a activarlos en la aplicación.
+stop-failed = Este enlace no funciona. Desactiva los correos en la aplicación.
+
 news-subject = Novedades de { $app }
 news-text = Abre la aplicación.
 

@@ -57,6 +57,30 @@ accepted-subject = Ton invitation sur { $app } a été acceptée
 accepted-text = { $name } a accepté ton invitation. Vous partagez désormais { $app }.
 accepted-advice = Si tu ne connais pas cette personne, mets fin à la connexion dans l’application.
 
+left-subject = Ta connexion sur { $app } a pris fin
+left-text = La personne avec qui tu partageais { $app } a mis fin à la connexion.
+left-advice = Tu n’as rien à faire : ton compte est conservé.
+
+digest-subject = Messages non lus sur { $app }
+digest-text =
+    { $form ->
+        [one] Tu as { $count } message non lu sur { $app }.
+       *[other] Tu as { $count } messages non lus sur { $app }.
+    }
+digest-from-text =
+    { $form ->
+        [one] Tu as { $count } message non lu de { $name } sur { $app }.
+       *[other] Tu as { $count } messages non lus de { $name } sur { $app }.
+    }
+digest-advice = Ouvre l’application pour lire et répondre.
+digest-reason = Tu reçois cet e-mail parce que tu as demandé des e-mails sur les messages non lus.
+digest-stop = Ne plus recevoir ces e-mails
+
+stop-title = E-mails sur les messages non lus
+stop-question = Veux-tu ne plus recevoir ces e-mails ?
+stop-done = Tu ne recevras plus d’e-mails sur les messages non lus. Tu peux les réactiver dans l’application.
+stop-failed = Ce lien ne fonctionne pas. Désactive les e-mails dans l’application.
+
 news-subject = Des nouvelles de { $app }
 news-text = Ouvre l’application.
 

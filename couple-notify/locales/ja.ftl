@@ -57,6 +57,22 @@ accepted-subject = { $app }の招待が承認されました
 accepted-text = { $name }さんが招待を承認しました。{ $app }でペアになりました。
 accepted-advice = この人に心当たりがない場合は、アプリでペアを解消してください。
 
+left-subject = { $app }のペアが解消されました
+left-text = { $app }でペアになっていた相手が、ペアを解消しました。
+left-advice = 必要な手続きはありません。アカウントはそのまま残ります。
+
+digest-subject = { $app }に未読のメッセージがあります
+digest-text = { $app }に未読のメッセージが{ $count }件あります。
+digest-from-text = { $app }に{ $name }さんからの未読のメッセージが{ $count }件あります。
+digest-advice = アプリを開くと、読んで返信できます。
+digest-reason = このメールは、未読メッセージのメール通知を設定しているためお送りしています。
+digest-stop = このメールの配信を停止する
+
+stop-title = 未読メッセージのメール通知
+stop-question = このメールの配信を停止しますか？
+stop-done = 未読メッセージのメールは今後届きません。アプリで再び有効にできます。
+stop-failed = このリンクは使えません。アプリでメール通知をオフにしてください。
+
 news-subject = { $app }からのお知らせ
 news-text = アプリを開いてください。
 

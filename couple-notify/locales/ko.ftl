@@ -57,6 +57,22 @@ accepted-subject = { $app } 초대가 수락되었습니다
 accepted-text = { $name }님이 초대를 수락했습니다. 이제 { $app } 앱에서 커플로 연결되었습니다.
 accepted-advice = 모르는 사람이라면 앱에서 커플 연결을 해제하세요.
 
+left-subject = { $app } 커플 연결이 해제되었습니다
+left-text = { $app } 앱에서 커플로 연결되어 있던 상대가 연결을 해제했습니다.
+left-advice = 따로 하실 일은 없습니다. 계정은 그대로 유지됩니다.
+
+digest-subject = { $app } 앱에 읽지 않은 메시지가 있습니다
+digest-text = { $app } 앱에 읽지 않은 메시지가 { $count }개 있습니다.
+digest-from-text = { $app } 앱에 { $name }님이 보낸 읽지 않은 메시지가 { $count }개 있습니다.
+digest-advice = 앱을 열어 읽고 답장하세요.
+digest-reason = 읽지 않은 메시지 메일 알림을 켜 두셔서 이 메일을 보내 드립니다.
+digest-stop = 이 메일 그만 받기
+
+stop-title = 읽지 않은 메시지 메일 알림
+stop-question = 이 메일을 그만 받으시겠습니까?
+stop-done = 읽지 않은 메시지에 대한 메일을 더 이상 보내지 않습니다. 앱에서 다시 켤 수 있습니다.
+stop-failed = 이 링크는 사용할 수 없습니다. 앱에서 메일 알림을 끄세요.
+
 news-subject = { $app } 소식
 news-text = 앱을 여세요.
 

@@ -57,6 +57,30 @@ accepted-subject = Seu convite em { $app } foi aceito
 accepted-text = { $name } aceitou seu convite. Agora vocês estão juntos em { $app }.
 accepted-advice = Se você não conhece essa pessoa, desfaça a conexão no aplicativo.
 
+left-subject = Sua conexão em { $app } terminou
+left-text = A pessoa com quem você estava em { $app } encerrou a conexão.
+left-advice = Você não precisa fazer nada: sua conta continua.
+
+digest-subject = Mensagens não lidas em { $app }
+digest-text =
+    { $form ->
+        [one] Você tem { $count } mensagem não lida em { $app }.
+       *[other] Você tem { $count } mensagens não lidas em { $app }.
+    }
+digest-from-text =
+    { $form ->
+        [one] Você tem { $count } mensagem não lida de { $name } em { $app }.
+       *[other] Você tem { $count } mensagens não lidas de { $name } em { $app }.
+    }
+digest-advice = Abra o aplicativo para ler e responder.
+digest-reason = Você recebe este e-mail porque pediu e-mails sobre mensagens não lidas.
+digest-stop = Parar de receber estes e-mails
+
+stop-title = E-mails sobre mensagens não lidas
+stop-question = Você quer parar de receber estes e-mails?
+stop-done = Você não receberá mais e-mails sobre mensagens não lidas. Você pode ativá-los novamente no aplicativo.
+stop-failed = Este link não funciona. Desative os e-mails no aplicativo.
+
 news-subject = Novidades de { $app }
 news-text = Abra o aplicativo.
 

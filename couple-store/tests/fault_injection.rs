@@ -29,7 +29,7 @@ use couple_core::{
     limits::Unlimited,
     mail::Links,
     media::{Format, MediaChange},
-    notification::{NotificationChange, Preferences},
+    notification::{DigestDelay, NotificationChange, Preferences},
     pairing::{Block, Couple, InviteState, PairingChange, Side},
     timeline::{Entry, Page, TimelineChange},
     upload::UploadChange,
@@ -369,6 +369,7 @@ enum HeldRow {
     Device,
     Preferences,
     Date,
+    Digest,
     Job,
     DedupeKey,
     DeadJob,
@@ -376,7 +377,7 @@ enum HeldRow {
 }
 
 impl HeldRow {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Couple,
         Self::Account,
         Self::Entry,
@@ -397,6 +398,7 @@ impl HeldRow {
         Self::Device,
         Self::Preferences,
         Self::Date,
+        Self::Digest,
         Self::Job,
         Self::DedupeKey,
         Self::DeadJob,
@@ -614,7 +616,9 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
             (vec![expect()], select("member", "account_id", literal(id.as_uuid())), Box::new(expect))
         }
         HeldRow::MemberOfCouple => {
-            let end = move || PairingChange::End { id: couple.id, members: couple.members, at: now }.into();
+            let end = move || {
+                PairingChange::End { id: couple.id, members: couple.members, at: now, by: None }.into()
+            };
             (vec![found], select("member", "account_id", literal(id.as_uuid())), Box::new(end))
         }
         HeldRow::Invite | HeldRow::InviteOfInviter => {
@@ -710,6 +714,13 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
             let put = NotificationChange::Put(Preferences::default_of(id));
             let remove = move || NotificationChange::Remove { person: id }.into();
             let lock = select("preferences", "account_id", literal(id.as_uuid()));
+            (vec![put.into()], lock, Box::new(remove))
+        }
+        HeldRow::Digest => {
+            let digest = DigestDelay::from_stored(60);
+            let put = NotificationChange::Put(Preferences { digest, ..Preferences::default_of(id) });
+            let remove = move || NotificationChange::Remove { person: id }.into();
+            let lock = select("digest", "account_id", literal(id.as_uuid()));
             (vec![put.into()], lock, Box::new(remove))
         }
         HeldRow::Job | HeldRow::DeadJob => {
@@ -1060,7 +1071,9 @@ async fn appending_or_ending(one: Arc<dyn Store>, other: Arc<dyn Store>) {
     let world = World::new(4);
     for _ in 0..100 {
         let couple = stored_couple(&*one, &world).await;
-        let end = vec![PairingChange::End { id: couple.id, members: couple.members, at: world.now() }.into()];
+        let end = vec![
+            PairingChange::End { id: couple.id, members: couple.members, at: world.now(), by: None }.into(),
+        ];
         let (ended, appended) =
             tokio::join!(one.commit(end), other.commit(vec![append(couple.id, &world, "late")]));
         ended.unwrap();

@@ -3,7 +3,7 @@
 use axum::{Json, extract::State};
 use couple_core::{
     Invalid, Timestamp,
-    notification::{Preferences, PreferencesPatch, QuietHours},
+    notification::{DigestDelay, Preferences, PreferencesPatch, QuietHours},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(preferences, change_preferences))
 }
 
-/// Daily time during which push messages are delayed. It includes midnight if `to` is earlier than `from`.
+/// Daily time during which push messages and digests are delayed. It includes midnight if `to` is earlier than `from`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = QuietHours)]
@@ -51,14 +51,14 @@ impl QuietHoursJson {
     }
 }
 
-/// Preferences of the caller for push messages.
+/// Preferences of the caller for push messages and mail digests.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PreferencesOut {
     /// Whether entries of the partner are reported.
     entries: bool,
     /// Whether reactions of the partner to the caller's entries are reported.
     reactions: bool,
-    /// Whether an accepted invite is reported.
+    /// Whether invites to the caller, and an accepted invite of the caller, are reported.
     pairing: bool,
     /// Whether messages show the partner's name and the text of the entry.
     previews: bool,
@@ -68,6 +68,8 @@ pub(super) struct PreferencesOut {
     quiet_hours: Option<QuietHoursJson>,
     /// Time zone of the quiet hours; null for that of the profile or the device.
     time_zone: Option<String>,
+    /// Minutes after which a mail tells of unread entries; null without such mails.
+    digest_minutes: Option<u16>,
 }
 
 impl From<Preferences> for PreferencesOut {
@@ -81,6 +83,7 @@ impl From<Preferences> for PreferencesOut {
             muted_until: preferences.muted_until.map(time),
             quiet_hours: preferences.quiet_hours.map(QuietHoursJson::new),
             time_zone: preferences.time_zone.map(|zone| zone.to_string()),
+            digest_minutes: preferences.digest.map(DigestDelay::minutes),
         }
     }
 }
@@ -105,6 +108,10 @@ struct PreferencesPatchIn {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     time_zone: Option<Option<String>>,
+    /// Minutes from 5 to 10080, or null. Refused as `not_available` by a server that sends no digests.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u16>)]
+    digest_minutes: Option<Option<u16>>,
 }
 
 impl PreferencesPatchIn {
@@ -119,18 +126,22 @@ impl PreferencesPatchIn {
                 .map(|quiet| quiet.as_ref().map(QuietHoursJson::parse).transpose())
                 .transpose()?,
             time_zone: self.time_zone,
+            digest: self
+                .digest_minutes
+                .map(|minutes| minutes.map(DigestDelay::new).transpose())
+                .transpose()?,
         })
     }
 }
 
-/// Get the caller's preferences for push messages.
+/// Get the caller's preferences for push messages and mail digests.
 #[utoipa::path(get, path = "/v1/me/notifications", tag = "devices", security(("session" = [])),
     responses((status = 200, description = "The preferences", body = PreferencesOut)))]
 async fn preferences(State(app): State<App>, caller: Caller) -> ApiResult<Json<PreferencesOut>> {
     Ok(Json(app.backend.notifications().preferences(caller.id()).await?.into()))
 }
 
-/// Change the caller's preferences for push messages. Absent fields stay, null clears a field.
+/// Change the caller's preferences for push messages and mail digests. Absent fields stay, null clears a field.
 ///
 /// A message is decided when it is sent: a change also affects messages that wait, for example for the end of quiet hours.
 #[utoipa::path(patch, path = "/v1/me/notifications", tag = "devices", security(("session" = [])), request_body = PreferencesPatchIn,

@@ -2,24 +2,30 @@
 //!
 //! The token is in the URL's fragment, which no server, proxy or log sees. Loading the page changes nothing; only the button does. The
 //! page calls the same API as an app.
+//!
+//! The link that stops the digests is an exception: mail programs send its token (RFC 8058), so that it is part of the path. It can do
+//! nothing else.
 
 use std::sync::LazyLock;
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse as _, Response},
     routing::get,
 };
 
+use couple_core::{Failure, notification::UNSUBSCRIBE_PATH};
+use couple_notify::mail::StopPage;
 use data_encoding::BASE64;
 use sha2::{Digest as _, Sha256};
 
 use super::{App, Problem, extract::PathParam, trailing_slashes::TrailingSlashes};
 
 pub(super) fn routes() -> Router<App> {
-    Router::new().route("/open/{page}", get(page))
+    let stop = format!("{UNSUBSCRIBE_PATH}{{token}}");
+    Router::new().route("/open/{page}", get(page)).route(&stop, get(ask_to_stop).post(stop_digests))
 }
 
 const STYLE: &str = include_str!("page.css");
@@ -99,4 +105,55 @@ async fn page(State(app): State<App>, slashes: TrailingSlashes, PathParam(page):
         (header::REFERRER_POLICY, "no-referrer"),
     ];
     (headers, Html(html)).into_response()
+}
+
+/// Policy of the page that stops the digests: its own style, and its form.
+static STOP_POLICY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        BASE64.encode(&Sha256::digest(STYLE))
+    )
+});
+
+/// Page about the digests, in the language of the browser, with a button if it asks.
+fn stop_page(headers: &HeaderMap, status: StatusCode, text: fn(&StopPage) -> &str, asks: bool) -> Response {
+    let language = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let page = StopPage::nearest(language.unwrap_or_default());
+    let direction = if page.is_right_to_left { "rtl" } else { "ltr" };
+    let form = match asks {
+        true => format!("<form method=post><button>{}</button></form>", page.button),
+        false => String::new(),
+    };
+    let html = format!(
+        "<!doctype html><html lang={} dir={direction}><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width\"><meta name=robots content=noindex>\
+         <title>{title}</title><style>{STYLE}</style>\
+         <main><h1>{title}</h1><p role=status>{}</p>{form}</main></html>",
+        page.language,
+        text(&page),
+        title = page.title
+    );
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, STOP_POLICY.as_str()),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::VARY, "Accept-Language"),
+    ];
+    (status, headers, Html(html)).into_response()
+}
+
+/// Asks whether to stop the digests. Mail programs and scanners open links: it changes nothing and reads nothing.
+async fn ask_to_stop(headers: HeaderMap) -> Response {
+    stop_page(&headers, StatusCode::OK, |page| &page.question, true)
+}
+
+/// Stops the digests of the token's person: the button of the page, or one click in a mail program (RFC 8058, 3.1).
+///
+/// The body is ignored, whatever its type, and neither a session nor a cookie is needed.
+async fn stop_digests(State(app): State<App>, headers: HeaderMap, PathParam(token): PathParam) -> Response {
+    match app.backend.notifications().unsubscribe(&token).await {
+        Ok(()) => stop_page(&headers, StatusCode::OK, |page| &page.done, false),
+        Err(Failure::Refused(_)) => stop_page(&headers, StatusCode::NOT_FOUND, |page| &page.failed, false),
+        Err(Failure::Failed(error)) => Problem::from(error).into_response(),
+    }
 }

@@ -14,6 +14,7 @@ use couple::{
     blobs::Blobs,
     core::{digest, limits::Unlimited, mail::Message},
     http::HttpOptions,
+    notification::NotificationPolicy,
 };
 use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
@@ -53,7 +54,9 @@ struct Tour {
 impl Tour {
     async fn new((store, database): (Arc<dyn Store>, SqlDatabase)) -> Self {
         let builder = Backend::builder().store(store).keys(Keyring::new([7; 32])).blobs(Blobs::memory());
-        let world = World::of(builder.limits(Unlimited), HttpOptions::default());
+        let policy = NotificationPolicy::default().with_digests(true);
+        let builder = builder.limits(Unlimited).notifications(policy);
+        let world = World::of(builder, HttpOptions::default());
         let operations =
             operations(&world).await.into_iter().map(|(method, path, _)| (method, path)).collect();
         let tour = Self {
@@ -254,7 +257,7 @@ async fn take(tour: &Tour) {
     tour.call("GET", "/v1/devices", a, none.clone()).await;
     tour.call("DELETE", path, a, none.clone()).await;
 
-    tour.call("PATCH", "/v1/me/notifications", a, json!({ "previews": true })).await;
+    tour.call("PATCH", "/v1/me/notifications", a, json!({ "digest_minutes": 60 })).await;
     tour.call("GET", "/v1/me/notifications", a, none.clone()).await;
 
     // Pictures, in one request and in several.

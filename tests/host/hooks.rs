@@ -307,7 +307,12 @@ async fn refused_commit_enqueues_no_job(store: TestStore) {
     assert_eq!(host.log(&couple).await, [""; 0]);
     // A listener cannot append to the log of a couple that ends.
     host.hook.answers.store(true, Ordering::SeqCst);
-    let end = PairingChange::End { id: couple.id, members: couple.members, at: host.backend.ports().now() };
+    let end = PairingChange::End {
+        id: couple.id,
+        members: couple.members,
+        at: host.backend.ports().now(),
+        by: None,
+    };
     assert!(matches!(host.backend.ports().commit(vec![end.into()]).await, Err(CommitError::Failed(_))));
     assert_eq!(host.heard().await, [""; 0]);
     host.backend.close().await.unwrap();

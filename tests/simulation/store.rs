@@ -230,7 +230,7 @@ async fn ends_of_couples(world: &World, changes: &[Change]) -> Vec<Change> {
         let Change::Pairing(PairingChange::Pair(Couple { members, since, .. })) = change else { continue };
         for member in members {
             if let Ok(Some(couple)) = world.data.couple_of(*member).await {
-                let end = PairingChange::End { id: couple.id, members: couple.members, at: *since };
+                let end = PairingChange::End { id: couple.id, members: couple.members, at: *since, by: None };
                 ends.insert(couple.id, end.into());
             }
         }

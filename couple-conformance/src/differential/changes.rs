@@ -9,7 +9,7 @@ use couple_core::{
     device::{Device, DeviceChange},
     job::{JobChange, NewJob},
     media::{Crop, ExpectedMedia, Media, MediaChange, MediaState, Purpose, Rendition, Source, Space},
-    notification::{NotificationChange, Preferences, QuietHours},
+    notification::{DigestDelay, NotificationChange, Preferences, QuietHours},
     pairing::{Block, Couple, Invite, InviteState, PairingChange},
     push::Surface,
     timeline::{Body, NewEntry, TimelineChange},
@@ -288,7 +288,7 @@ fn pairing_change(choices: &mut Choices<'_>) -> PairingChange {
         },
         7 => {
             let n = couple_number(choices);
-            PairingChange::End { id: couple_id(n), members: members_of(n), at: time(choices) }
+            PairingChange::End { id: couple_id(n), members: members_of(n), at: time(choices), by: None }
         }
         8 => {
             let blocker = choices.below(ACCOUNTS);
@@ -605,6 +605,8 @@ fn notification_change(choices: &mut Choices<'_>) -> NotificationChange {
                 muted_until: full.then(|| time(choices)),
                 quiet_hours: if full { QuietHours::new(1320, 420).ok() } else { None },
                 time_zone: full.then(|| TimeZoneName::from_stored("Europe/Rome")),
+                digest: if full { DigestDelay::new(60).ok() } else { None },
+                digest_due: choices.flag().then(|| time(choices)),
             })
         }
         _ => NotificationChange::Remove { person },

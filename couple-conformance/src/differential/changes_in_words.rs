@@ -148,7 +148,7 @@ fn pairing(change: &PairingChange) -> String {
             id.words(),
             read.words()
         ),
-        PairingChange::End { id, members: _, at } => format!("end {} at {}", id.words(), at.words()),
+        PairingChange::End { id, at, .. } => format!("end {} at {}", id.words(), at.words()),
         PairingChange::Block(block) => {
             format!("{} blocks {} at {}", block.blocker.words(), block.blocked.words(), block.at.words())
         }

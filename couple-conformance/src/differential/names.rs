@@ -9,7 +9,7 @@ use couple_core::{
     date::{CalendarDay, DateKind},
     digest,
     media::{Crop, Format, MediaState, Purpose, Source, Space},
-    notification::QuietHours,
+    notification::{DigestDelay, QuietHours},
     pairing::{InviteState, Side},
     push::{Destination, Surface},
     timeline::{Body, Page},
@@ -226,6 +226,7 @@ words! {
     Page: |value| match value { Page::After(seq) => format!("after seq {seq}"), Page::Before(seq) => format!("before seq {seq}") };
     Crop: |value| format!("{} × {} at ({}, {})", value.width, value.height, value.x, value.y);
     Source: |value| format!("{} bytes of {:?} in the blob {:?}", value.bytes, value.media_type, value.blob);
+    DigestDelay: |value| format!("{} minutes", value.minutes());
     QuietHours: |value| format!("from minute {} to {}", value.from(), value.to());
     DateKind: |value| value.as_str().to_owned();
     CalendarDay: |value| value.to_string();

@@ -151,7 +151,9 @@ rows! {
     Device {
         account, id, session, destination, surface, locale, time_zone, app_version, registered_at,
     } => format!("{} of {}", id.words(), account.words());
-    Preferences { person, version, kinds, previews, muted_until, quiet_hours, time_zone } => {
+    Preferences {
+        person, version, kinds, previews, muted_until, quiet_hours, time_zone, digest, digest_due,
+    } => {
         format!("preferences of {}", person.words())
     };
     CoupleDate { couple, id, version, kind, title, day, is_yearly, created_at } => {

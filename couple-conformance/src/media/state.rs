@@ -79,7 +79,7 @@ pub async fn m6_ended_couple_accepts_no_picture(store: impl Store) {
     let of = |id| MediaChange::Use { couple, id, owner: ana, ready: false };
     must(&store, of(used.id)).await;
     let members = store.couple(couple).await.unwrap().unwrap().members;
-    must(&store, PairingChange::End { id: couple, members, at: world.now() }).await;
+    must(&store, PairingChange::End { id: couple, members, at: world.now(), by: None }).await;
     let late = insert(&world.photo(couple, ana, "b"));
     refused(&store, late, Conflict::CoupleEnded(couple), "a picture is added to an ended couple").await;
     let late = of(photo.id);

@@ -81,7 +81,7 @@ pub async fn p7_end_of_a_couple_unpairs_both_members(store: impl Store) {
     must(&store, describe).await;
     must(&store, restore(&couple, Side::First, [false, false])).await;
     // The store unpairs the members of its row.
-    let change = PairingChange::End { id: couple.id, members: other.members, at: world.later(5) };
+    let change = PairingChange::End { id: couple.id, members: other.members, at: world.later(5), by: None };
     let succeeded = race(&store, (0..50).map(|_| vec![change.clone().into()]).collect()).await;
     same(&succeeded, &1, "of 50 concurrent changes that end a couple other than one succeeded");
     let expected =
@@ -123,7 +123,7 @@ pub async fn p8_change_of_an_ended_couple_conflicts(store: impl Store) {
             PairingChange::Restore { id, side: Side::First, wanted: true, read: [false, false] },
             PairingChange::Restore { id, side: Side::Second, wanted: true, read: [true, false] },
             PairingChange::Restore { id, side: Side::Second, wanted: true, read: [true, true] },
-            PairingChange::End { id, members: couple.members, at: world.now() },
+            PairingChange::End { id, members: couple.members, at: world.now(), by: None },
         ]
     };
     for change in changes() {
@@ -139,7 +139,7 @@ pub async fn p8_change_of_an_ended_couple_conflicts(store: impl Store) {
     let missing = [
         PairingChange::Describe { id, title: None, anniversary: None },
         PairingChange::Restore { id, side: Side::First, wanted: true, read: [false, false] },
-        PairingChange::End { id, members: couple.members, at: world.now() },
+        PairingChange::End { id, members: couple.members, at: world.now(), by: None },
     ];
     for change in missing {
         refused(&store, change, Conflict::CoupleEnded(id), "a change of a missing couple succeeds").await;

@@ -44,7 +44,7 @@ fn restore(couple: &Couple, side: Side, read: [bool; 2]) -> PairingChange {
 
 /// Change that ends a couple.
 fn end(couple: &Couple, at: Timestamp) -> PairingChange {
-    PairingChange::End { id: couple.id, members: couple.members, at }
+    PairingChange::End { id: couple.id, members: couple.members, at, by: None }
 }
 
 /// States in which an invite is closed.

@@ -13,6 +13,10 @@ faults! { FaultyStore::new();
     "preferences-previews-are-lost": notification::n1_preferences_read_back, "read back otherwise after they were written";
     "preferences-time-zone-is-lost": notification::n1_preferences_read_back, "read back otherwise after they were written";
     "preferences-quiet-hours-are-lost": notification::n1_preferences_read_back, "read back otherwise after they were written";
+    "preferences-digest-is-lost": notification::n1_preferences_read_back, "read back otherwise after they were written";
+    "preferences-digest-due-needs-a-delay": notification::n1_preferences_read_back, "read back otherwise after they were written";
+    "preferences-change-keeps-the-digest": notification::n1_preferences_read_back, "read back otherwise after they were written";
+    "preferences-change-keeps-the-time-of-the-digest": notification::n1_preferences_read_back, "read back otherwise after they were written";
     "preferences-quiet-hours-are-ordered": notification::n1_preferences_read_back, "read back otherwise after they were written";
     "preferences-version-stays": notification::n1_preferences_read_back, "read back otherwise after they were written";
     "preferences-change-keeps-the-silence": notification::n1_preferences_read_back, "read back otherwise after they were written";
@@ -33,5 +37,6 @@ faults! { FaultyStore::new();
 
 column_faults! { FaultyStore::new();
     "preferences-muted-until" ["-in-seconds" "-in-milliseconds" "-since-1970" "-until-2038"]: notification::n1_preferences_read_back, "read back otherwise after they were written";
+    "preferences-digest-due" ["-in-seconds" "-in-milliseconds" "-since-1970" "-until-2038"]: notification::n1_preferences_read_back, "read back otherwise after they were written";
     "preferences-time-zone" ["-cut-at-16-bytes" "-cut-at-32-bytes" "-in-lower-case"]: notification::n1_preferences_read_back, "read back otherwise after they were written";
 }

@@ -288,7 +288,9 @@ impl PurgeAccountsHandler {
             }
         }];
         if let Some(couple) = self.ports.store.couple_of(id).await? {
-            changes.push(PairingChange::End { id: couple.id, members: couple.members, at: now }.into());
+            changes.push(
+                PairingChange::End { id: couple.id, members: couple.members, at: now, by: Some(id) }.into(),
+            );
         }
         if !self.commit_unless_conflict(changes).await? {
             return Ok(PurgeOutcome::Changed);

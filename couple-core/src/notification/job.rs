@@ -4,25 +4,24 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::{
     NotificationKind, NotificationPolicy, Preferences, Preview, PushMessage, PushObserver, PushOutcome,
-    PushReport, PushTexts,
+    PushTexts,
+    delivery::{Condition, Content, Delivery, NextStep, Run, push_id, put_off_key},
+    digest_job,
+    person_job::{PersonEvent, SendPersonPush},
     rules::{self, PushDecision, PushReason, Situation, Subject},
     service,
 };
 use crate::{
-    CoupleId, DeviceId, Error, JobId, Locale, Ports, Timestamp,
+    CoupleId, DeviceId, Error, Ports, Timestamp,
     account::AccountPolicy,
-    device::{Device, DevicePolicy, Devices},
-    digest,
     events::{Additions, Event, Listener},
     job::{Context, Handler, Job, JobChange, JobError, NewJob},
     pairing::{Contact, Couple, Directory, Side},
     ports::without_conflict,
-    push::{Alert, Payload, Push, PushError, Pusher, Surface, Urgency},
+    push::Pusher,
     timeline::{Entry, EntryKinds, Page, Timeline, system},
 };
 
@@ -92,36 +91,48 @@ impl Job for SendPush {
     /// A job that runs twice puts its message off once.
     fn dedupe_key(&self) -> Option<String> {
         self.put_off_to?;
-        let payload = serde_json::to_vec(self).ok()?;
-        let key = digest(&[&payload]);
-        let hex: String = key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        Some(format!("{} {hex}", Self::NAME))
+        put_off_key(Self::NAME, self)
     }
 }
 
-/// Listener that enqueues a [`SendPush`] for each event of which a person can be notified.
+/// Listener that enqueues a [`SendPush`] or [`SendPersonPush`] for each event of which a person can be notified.
 #[derive(Debug, Clone)]
 pub struct NotifyByPush {
     kinds: EntryKinds,
+    policy: NotificationPolicy,
+    has_pusher: bool,
 }
 
 impl NotifyByPush {
     /// Creates the listener. Entries of kinds that do not count as unread are not reported.
+    ///
+    /// Without a pusher, only entries have a job, which schedules [digests](NotificationPolicy::with_digests).
     #[must_use]
-    pub const fn new(kinds: EntryKinds) -> Self {
-        Self { kinds }
+    pub const fn new(kinds: EntryKinds, policy: NotificationPolicy, has_pusher: bool) -> Self {
+        Self { kinds, policy, has_pusher }
     }
 }
 
 /// Whether an entry is one of a member that counts as unread.
-fn counts(kinds: &EntryKinds, client_id: Option<&String>, kind: &str) -> bool {
+pub(super) fn counts(kinds: &EntryKinds, client_id: Option<&String>, kind: &str) -> bool {
     client_id.is_some() && !kinds.not_unread().iter().any(|name| name == kind)
 }
 
 impl Listener for NotifyByPush {
     fn on(&self, event: &Event<'_>, additions: &mut Additions<'_>) -> Result<(), Error> {
         match event {
-            Event::CoupleFounded { couple } => {
+            Event::InviteSent { invite } if self.has_pusher && invite.target.is_some() => {
+                additions.enqueue(&SendPersonPush::new(PersonEvent::Invite(invite.id)))
+            }
+            Event::CoupleEnded { couple, members, by: Some(by), .. }
+                if self.has_pusher && self.policy.push_on_leave =>
+            {
+                members.iter().filter(|member| *member != by).try_for_each(|person| {
+                    let event = PersonEvent::PartnerLeft { couple: *couple, person: *person, partner: *by };
+                    additions.enqueue(&SendPersonPush::new(event))
+                })
+            }
+            Event::CoupleFounded { couple } if self.has_pusher => {
                 additions.enqueue(&SendPush::new(couple.id, Side::First, About::Pairing))
             }
             Event::EntryAppended { couple, entry } => {
@@ -130,7 +141,7 @@ impl Listener for NotifyByPush {
                     (Some(id), _) if counts(&self.kinds, entry.client_id.as_ref(), &entry.kind) => {
                         About::Entry(id.clone())
                     }
-                    (None, Some(target)) if entry.kind == system::REACTED => {
+                    (None, Some(target)) if self.has_pusher && entry.kind == system::REACTED => {
                         About::Reaction { entry: target, at: entry.at.micros() }
                     }
                     _ => return Ok(()),
@@ -144,21 +155,14 @@ impl Listener for NotifyByPush {
 
 /// Number of newest entries among which a newer event of the same kind is looked for.
 const NEWEST: u32 = 20;
-/// Delay after which devices are tried again whose push service named none, while other devices were reached.
-const RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// Handler that decides about a push message at the moment of sending, and sends it.
 pub struct SendPushHandler {
     ports: Ports,
     directory: Arc<dyn Directory>,
-    pusher: Arc<dyn Pusher>,
-    texts: Arc<dyn PushTexts>,
+    delivery: Delivery,
     timeline: Timeline,
-    devices: Devices,
     policy: NotificationPolicy,
-    /// Lifetimes of built-in sessions; none with a host's own users.
-    sessions: Option<AccountPolicy>,
-    observer: Option<PushObserver>,
 }
 
 /// Subject of a message, as read at the moment of sending.
@@ -174,59 +178,30 @@ impl Found {
     }
 }
 
-/// Run of a job, which reports are about.
-struct Run<'a> {
-    id: JobId,
-    job: &'a SendPush,
-    couple: &'a Couple,
-}
-
-/// Result of sending the message to one device.
-enum Sent {
-    /// The push service has accepted it, or never will.
-    Done,
-    /// The device does not belong to the recipient any more.
-    NotOwned,
-    /// The couple has ended: no device gets it.
-    CoupleEnded,
-}
-
-/// Devices that a message did not reach, and the failure of the last one.
-#[derive(Default)]
-struct Unreached {
-    devices: Vec<DeviceId>,
-    failure: Option<(Error, Option<Duration>)>,
-    /// Number of devices that the message reached, or that can never be reached.
-    done: usize,
-}
-
 impl SendPushHandler {
-    /// Creates the handler. `sessions` has the lifetimes of the built-in sessions; none with a host's own users.
+    /// Creates the handler.
+    ///
+    /// Without a pusher it only schedules [digests](NotificationPolicy::with_digests). `sessions` has the lifetimes of the
+    /// built-in sessions; none with a host's own users.
     #[must_use]
     pub fn new(
         ports: Ports,
         directory: Arc<dyn Directory>,
-        (pusher, texts): (Arc<dyn Pusher>, Arc<dyn PushTexts>),
+        (pusher, texts): (Option<Arc<dyn Pusher>>, Arc<dyn PushTexts>),
         kinds: EntryKinds,
         policy: NotificationPolicy,
         sessions: Option<AccountPolicy>,
     ) -> Self {
         let timeline = Timeline::new(ports.clone()).with_kinds(kinds);
-        let devices = Devices::new(ports.clone(), DevicePolicy::default());
-        Self { ports, directory, pusher, texts, timeline, devices, policy, sessions, observer: None }
+        let delivery = Delivery::new(ports.clone(), pusher, texts, policy.clone(), sessions);
+        Self { ports, directory, delivery, timeline, policy }
     }
+
     /// Sets a function that is told each decision and each result. Default: none.
     #[must_use]
     pub fn with_observer(mut self, observer: Option<PushObserver>) -> Self {
-        self.observer = observer;
+        self.delivery.observe(observer);
         self
-    }
-
-    fn report(&self, run: &Run<'_>, outcome: PushOutcome<'_>) {
-        let Some(observer) = &self.observer else { return };
-        let Run { id, job, couple } = *run;
-        let (to, kind) = (couple.member(job.to), job.about.kind());
-        observer(&PushReport { job: id, couple: couple.id, to, kind, outcome });
     }
 
     /// Finds what the job is about, and whether a later event supersedes it.
@@ -273,24 +248,6 @@ impl SendPushHandler {
         }
     }
 
-    /// Devices of the recipient that show notifications and whose session has not expired.
-    async fn alert_devices(&self, job: &SendPush, couple: &Couple) -> Result<Vec<Device>, Error> {
-        let recipient = couple.member(job.to);
-        let mut devices = self.ports.store.devices_of(recipient).await?;
-        devices.retain(|device| {
-            device.surface == Surface::Alert && job.only.as_ref().is_none_or(|ids| ids.contains(&device.id))
-        });
-        let Some(policy) = self.sessions.as_ref().filter(|_| !devices.is_empty()) else { return Ok(devices) };
-        // The commit that ends a session removes its devices; one that has expired is removed by the next purge.
-        let (now, sessions) = (self.ports.now(), self.ports.store.sessions_of(recipient).await?);
-        devices.retain(|device| {
-            device.session.is_none_or(|id| {
-                sessions.iter().any(|session| session.id == id && session.is_live(policy, now))
-            })
-        });
-        Ok(devices)
-    }
-
     /// Enqueues the job again for `at`.
     async fn put_off(
         &self,
@@ -303,103 +260,6 @@ impl SendPushHandler {
         let job = NewJob::at(&job, at, &self.ports)?;
         without_conflict(self.ports.commit(vec![JobChange::Enqueue(job).into()]).await)?;
         Ok(())
-    }
-
-    /// Message for a device.
-    fn message(
-        &self,
-        job: &SendPush,
-        device: &Device,
-        content: &PushMessage,
-        locale: Option<&Locale>,
-        (seq, badge): (i64, u32),
-    ) -> Push {
-        let couple = job.couple.to_string();
-        let (title, body) = self.texts.title_and_body(content, device.locale.as_ref().or(locale));
-        let kind = content.kind;
-        let data: Map<String, Value> = [
-            ("kind".to_owned(), kind.as_str().into()),
-            ("couple_id".to_owned(), couple.clone().into()),
-            ("seq".to_owned(), seq.into()),
-        ]
-        .into_iter()
-        .collect();
-        // A reaction does not replace the notification of an unread message.
-        let collapse = match kind {
-            NotificationKind::Entry | NotificationKind::Pairing => couple.clone(),
-            NotificationKind::Reaction => format!("{couple}.reaction"),
-        };
-        let alert = Alert { title, body, badge: Some(badge), sound: true, thread: Some(couple), data };
-        Push {
-            id: push_id(job, device.id),
-            to: device.destination.clone(),
-            payload: Payload::Alert(alert),
-            collapse: Some(collapse),
-            urgency: Urgency::High,
-            expires_at: Some(self.ports.now().plus(self.policy.lifetime)),
-        }
-    }
-
-    /// Sends to each device that still belongs to the recipient, while the couple is the current one.
-    async fn send(
-        &self,
-        run: &Run<'_>,
-        devices: Vec<Device>,
-        message: impl Fn(&Device) -> Push + Send + Sync,
-    ) -> Unreached {
-        let mut unreached = Unreached::default();
-        for device in devices {
-            match self.send_to(run, &device, &message).await {
-                Ok(Sent::Done) => unreached.done += 1,
-                Ok(Sent::NotOwned) => {}
-                Ok(Sent::CoupleEnded) => return Unreached::default(),
-                Err(failure) => {
-                    unreached.devices.push(device.id);
-                    unreached.failure = Some(failure);
-                }
-            }
-        }
-        unreached
-    }
-
-    async fn send_to(
-        &self,
-        run: &Run<'_>,
-        device: &Device,
-        message: &(impl Fn(&Device) -> Push + Send + Sync),
-    ) -> Result<Sent, (Error, Option<Duration>)> {
-        let store = &self.ports.store;
-        let failed = |error: Error| (error, None);
-        // Since the list was read, an earlier device may have taken its time: the phone can have another owner, or the
-        // couple be over. The couple is read last.
-        let current = store.device(device.account, device.id).await.map_err(failed)?;
-        let Some(device) = current else {
-            self.report(run, PushOutcome::NotOwned(device.id));
-            return Ok(Sent::NotOwned);
-        };
-        let current = store.couple(run.couple.id).await.map_err(failed)?;
-        if current.is_none_or(|couple| couple.ended_at.is_some()) {
-            self.report(run, PushOutcome::Nothing(PushReason::CoupleEnded));
-            return Ok(Sent::CoupleEnded);
-        }
-        let push = message(&device);
-        match self.pusher.push(&push).await {
-            Ok(()) => self.report(run, PushOutcome::Accepted(&push)),
-            Err(PushError::Gone { since }) => {
-                self.report(run, PushOutcome::Gone(&push));
-                self.devices.retire(&device, since).await.map_err(failed)?;
-            }
-            Err(PushError::Refused(error)) => {
-                let kind = run.job.about.kind().as_str();
-                tracing::error!(%error, device = %device.id, kind, "push message refused");
-                self.report(run, PushOutcome::Refused(&push, &error));
-            }
-            Err(PushError::Unavailable { retry_after, error }) => {
-                self.report(run, PushOutcome::Unavailable(&push, &error));
-                return Err((error, retry_after));
-            }
-        }
-        Ok(Sent::Done)
     }
 
     /// Time zone and language of the recipient.
@@ -422,24 +282,13 @@ impl SendPushHandler {
     }
 }
 
-/// Id of the message of an event for a device, the same for all attempts.
-fn push_id(job: &SendPush, device: DeviceId) -> Uuid {
-    let about = match &job.about {
+/// Event of a job, for the id of its messages.
+fn event_of(job: &SendPush) -> String {
+    match &job.about {
         About::Entry(id) => format!("entry {id}"),
         About::Reaction { entry, at } => format!("reaction {entry} {at}"),
         About::Pairing => "pairing".to_owned(),
-    };
-    let couple = job.couple.as_uuid();
-    let digest = digest(&[
-        b"push",
-        couple.as_bytes(),
-        &[u8::from(job.to == Side::Second)],
-        about.as_bytes(),
-        device.as_uuid().as_bytes(),
-    ]);
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest.as_bytes()[..16]);
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
 }
 
 #[async_trait]
@@ -448,7 +297,7 @@ impl Handler<SendPush> for SendPushHandler {
         let store = &self.ports.store;
         let Some(couple) = store.couple(job.couple).await? else { return Ok(()) };
         let (recipient, partner) = (couple.member(job.to), couple.member(job.to.other()));
-        let devices = self.alert_devices(&job, &couple).await?;
+        let devices = self.delivery.alert_devices(recipient, job.only.as_deref()).await?;
         let preferences = service::read(&self.ports, recipient).await?;
         let contact = self.contact(&couple, job.to).await?;
         let device_zone = devices.iter().rev().find_map(|device| device.time_zone.as_ref());
@@ -468,16 +317,23 @@ impl Handler<SendPush> for SendPushHandler {
             is_second_look: job.is_second_look,
             devices: devices.len(),
         };
-        let run = Run { id: context.id, job: &job, couple: &couple };
+        // A job that was put off has scheduled the digest before.
+        if self.policy.digests
+            && job.put_off_to.is_none()
+            && let Some(due) = rules::digest_to_schedule(&situation)
+        {
+            digest_job::schedule(&self.ports, recipient, due).await?;
+        }
+        let run = Run { job: context.id, couple: Some(couple.id), to: recipient, kind: job.about.kind() };
         match rules::decide(&situation, &self.policy) {
             PushDecision::Nothing(reason) => {
                 tracing::debug!(%reason, job = %context.id, "no push message");
-                self.report(&run, PushOutcome::Nothing(reason));
+                self.delivery.report(&run, PushOutcome::Nothing(reason));
                 return Ok(());
             }
             PushDecision::Later(at, reason) => {
                 tracing::debug!(%reason, job = %context.id, "push message put off");
-                self.report(&run, PushOutcome::Later(at, reason));
+                self.delivery.report(&run, PushOutcome::Later(at, reason));
                 let looked = reason == PushReason::Present;
                 self.put_off(&job, at, |job| job.is_second_look |= looked).await?;
                 return Ok(());
@@ -489,24 +345,33 @@ impl Handler<SendPush> for SendPushHandler {
             Subject::Gone | Subject::OfPartner | Subject::Superseded => return Ok(()),
         };
         let preview = self.preview(&preferences, &couple, job.to.other(), found.text).await?;
-        let content = PushMessage { kind: job.about.kind(), preview };
+        let message = PushMessage { kind: job.about.kind(), preview };
         let badge = self.timeline.unread(&couple, job.to).await?;
         let locale = contact.and_then(|contact| contact.locale);
-        let message = |device: &Device| self.message(&job, device, &content, locale.as_ref(), (seq, badge));
-        let Unreached { devices: failed, failure, done } = self.send(&run, devices, message).await;
-        match failure {
-            None => Ok(()),
-            // The job as it is has reached nothing that a retry would repeat.
-            Some((error, delay)) if done == 0 => Err(match delay {
-                Some(delay) => JobError::RetryAfter(error, delay),
-                None => JobError::Retry(error),
-            }),
-            Some((error, delay)) => {
-                tracing::warn!(%error, devices = failed.len(), "push messages put off");
-                let at = self.ports.now().plus(delay.unwrap_or(RETRY_DELAY));
-                self.put_off(&job, at, |job| job.only = Some(failed)).await?;
-                Ok(())
-            }
+        let id = couple.id.to_string();
+        // A reaction does not replace the notification of an unread message.
+        let collapse = match job.about {
+            About::Entry(_) | About::Pairing => id.clone(),
+            About::Reaction { .. } => format!("{id}.reaction"),
+        };
+        let content = Content {
+            message: &message,
+            locale: locale.as_ref(),
+            badge: Some(badge),
+            thread: Some(id.clone()),
+            collapse,
+            data: vec![("couple_id", id.into()), ("seq", seq.into())],
+        };
+        let (event, side) = (event_of(&job), [u8::from(job.to == Side::Second)]);
+        let couple_id = couple.id.as_uuid();
+        let parts: [&[u8]; 3] = [couple_id.as_bytes(), &side, event.as_bytes()];
+        let condition = Condition::IsCouple(couple.id);
+        let unreached =
+            self.delivery.send(&run, devices, condition, &content, |device| push_id(&parts, device)).await;
+        match unreached.next_step(self.ports.now())? {
+            NextStep::Finish => {}
+            NextStep::PutOff(at, failed) => self.put_off(&job, at, |job| job.only = Some(failed)).await?,
         }
+        Ok(())
     }
 }

@@ -1,18 +1,28 @@
-//! Notifications: which events a person is notified of by push messages, and when.
+//! Notifications: which events a person is notified of by push messages and mail digests, and when.
 //!
 //! A commit that appends an entry, sets a reaction or creates a couple also enqueues a [`SendPush`] job, if a
 //! [`Pusher`](crate::push::Pusher) is configured. The job decides at the moment of sending, by the pure function
 //! [`rules::decide`]: nothing is sent to a former partner, of an entry that the person has read, or against the person's
 //! [`Preferences`].
+//!
+//! The same job schedules a [`SendDigest`] job if the person has asked for mail digests. It is decided at the moment of
+//! sending, too, by [`rules::decide_digest`].
 
+mod delivery;
+mod digest_job;
 mod job;
+mod left_mail;
+mod person_job;
 mod port;
 mod report;
 pub mod rules;
 mod service;
 mod text;
 
+pub use digest_job::{SendDigest, SendDigestHandler};
 pub use job::{About, NotifyByPush, SendPush, SendPushHandler};
+pub use left_mail::{MailOnLeave, PartnerLeftMail, PartnerLeftMailHandler};
+pub use person_job::{PersonEvent, SendPersonPush, SendPersonPushHandler};
 pub use port::{NotificationChange, NotificationReads};
 pub use report::{PushObserver, PushOutcome, PushReport};
 pub use service::Notifications;
@@ -31,33 +41,42 @@ pub enum NotificationKind {
     Reaction,
     /// The person's invite was accepted.
     Pairing,
+    /// The person has got an invite.
+    Invite,
+    /// The partner has left.
+    PartnerLeft,
 }
 
-impl NotificationKind {
-    /// All kinds, by [`index`](Self::index).
-    pub const ALL: [Self; 3] = [Self::Entry, Self::Reaction, Self::Pairing];
+/// Path of the links that switch digests off, before the token.
+pub const UNSUBSCRIBE_PATH: &str = "/open/unsubscribe/";
 
-    /// Index into arrays with one element per kind.
+impl NotificationKind {
+    /// All kinds.
+    pub const ALL: [Self; 5] = [Self::Entry, Self::Reaction, Self::Pairing, Self::Invite, Self::PartnerLeft];
+
+    /// Index of the preference that switches the kind off: entries, reactions, and everything about pairing.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
             Self::Entry => 0,
             Self::Reaction => 1,
-            Self::Pairing => 2,
+            Self::Pairing | Self::Invite | Self::PartnerLeft => 2,
         }
     }
-    /// Name as clients get it: `entry`, `reaction` or `pairing`.
+    /// Name as clients get it: `entry`, `reaction`, `pairing`, `invite` or `partner_left`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Entry => "entry",
             Self::Reaction => "reaction",
             Self::Pairing => "pairing",
+            Self::Invite => "invite",
+            Self::PartnerLeft => "partner_left",
         }
     }
 }
 
-/// Daily time during which push messages are delayed, in minutes since midnight of the person's time zone.
+/// Daily time during which push messages and digests are delayed, in minutes since midnight of the person's time zone.
 ///
 /// Begins at `from`, ends before `to`, and includes midnight if `to` is less than `from`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,27 +128,69 @@ impl QuietHours {
     }
 }
 
+/// Time from an unread entry to the mail digest that reports it, in minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DigestDelay(u16);
+
+impl DigestDelay {
+    /// Shortest delay: 5 minutes.
+    pub const MIN_MINUTES: u16 = 5;
+    /// Longest delay: a week.
+    pub const MAX_MINUTES: u16 = 7 * 24 * 60;
+
+    /// Creates a delay from its minutes.
+    ///
+    /// # Errors
+    /// [`Invalid`] below [`MIN_MINUTES`](Self::MIN_MINUTES) or above [`MAX_MINUTES`](Self::MAX_MINUTES).
+    pub const fn new(minutes: u16) -> Result<Self, Invalid> {
+        if minutes < Self::MIN_MINUTES || Self::MAX_MINUTES < minutes {
+            return Err(Invalid::new("digest_minutes", "out_of_range"));
+        }
+        Ok(Self(minutes))
+    }
+    /// Delay as stored; none if [`new`](Self::new) refuses it.
+    #[must_use]
+    pub fn from_stored(minutes: i64) -> Option<Self> {
+        Self::new(u16::try_from(minutes).ok()?).ok()
+    }
+    /// Minutes.
+    #[must_use]
+    pub const fn minutes(self) -> u16 {
+        self.0
+    }
+    /// The delay as a duration.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        Duration::from_mins(self.0 as u64)
+    }
+}
+
 /// Preferences of a person for notifications.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preferences {
     /// The person.
     pub person: AccountId,
-    /// Number of changes; 0 for the defaults, which are not stored.
+    /// Number of changes, also of those that schedule a digest; 0 for the defaults, which are not stored.
     pub version: i64,
-    /// Whether the person is notified of each [kind](NotificationKind::index) of event.
+    /// Whether the person is notified of entries, reactions and pairing, by [index](NotificationKind::index).
     pub kinds: [bool; 3],
-    /// Whether push messages show the name and the text of the partner.
+    /// Whether push messages and digests show the name and the text of the partner.
     pub previews: bool,
     /// Time until which nothing is sent.
     pub muted_until: Option<Timestamp>,
-    /// Daily time during which push messages are delayed.
+    /// Daily time during which push messages and digests are delayed.
     pub quiet_hours: Option<QuietHours>,
     /// Time zone of the quiet hours; none for that of the person's profile or device.
     pub time_zone: Option<TimeZoneName>,
+    /// Delay of mail digests of unread entries; none without digests.
+    pub digest: Option<DigestDelay>,
+    /// Time of the digest that is scheduled, or was scheduled last.
+    pub digest_due: Option<Timestamp>,
 }
 
 impl Preferences {
-    /// Preferences of a person who has changed none: every kind, at any time, without the text of the partner.
+    /// Preferences of a person who has changed none: every kind, at any time, without the text of the partner, and no
+    /// digests.
     #[must_use]
     pub const fn default_of(person: AccountId) -> Self {
         Self {
@@ -140,6 +201,8 @@ impl Preferences {
             muted_until: None,
             quiet_hours: None,
             time_zone: None,
+            digest: None,
+            digest_due: None,
         }
     }
 }
@@ -147,7 +210,8 @@ impl Preferences {
 /// Change of preferences as a client sends it: absent fields stay as they are.
 #[derive(Debug, Clone, Default)]
 pub struct PreferencesPatch {
-    /// Whether the person is notified of each [kind](NotificationKind::index) of event; none keeps the value.
+    /// Whether the person is notified of entries, reactions and pairing, by [index](NotificationKind::index); none keeps
+    /// the value.
     pub kinds: [Option<bool>; 3],
     /// Whether push messages show the name and the text of the partner.
     pub previews: Option<bool>,
@@ -157,10 +221,12 @@ pub struct PreferencesPatch {
     pub quiet_hours: Option<Option<QuietHours>>,
     /// IANA name of a time zone; `Some(None)` uses that of the profile or device.
     pub time_zone: Option<Option<String>>,
+    /// Delay of mail digests; `Some(None)` switches them off.
+    pub digest: Option<Option<DigestDelay>>,
 }
 
 crate::options! {
-    /// Delays and lifetimes of push messages.
+    /// Delays and lifetimes of push messages, and the events and channels that the host permits.
     #[derive(Debug, Clone)]
     pub struct NotificationPolicy {
         /// Sets the delay of the second look at a person who has a live stream. Default: 60 s.
@@ -170,6 +236,23 @@ crate::options! {
         pub(crate) second_look: Duration = Duration::from_mins(1), with_second_look;
         /// Sets the time for which a push service keeps a message for a device that it cannot reach. Default: 7 days.
         pub(crate) lifetime: Duration = Duration::from_hours(24 * 7), with_lifetime;
+        /// Sets whether persons can ask for mail digests of unread entries. Default: no.
+        ///
+        /// Every process needs the same value. With digests, the commit that appends an entry enqueues a job in the queue
+        /// `push`, also without a pusher.
+        pub(crate) digests: bool = false, with_digests;
+        /// Sets whether a push message tells a person that the partner has left. Default: no, leaving sends nothing.
+        pub(crate) push_on_leave: bool = false, with_push_on_leave;
+        /// Sets whether a mail tells a person that the partner has left. Default: no, leaving sends nothing.
+        pub(crate) mail_on_leave: bool = false, with_mail_on_leave;
+    }
+}
+
+impl NotificationPolicy {
+    /// Whether persons can ask for mail digests.
+    #[must_use]
+    pub const fn permits_digests(&self) -> bool {
+        self.digests
     }
 }
 
@@ -180,6 +263,9 @@ pub enum NotificationError {
     /// A field is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
+    /// The token of a link that switches digests off is not one of this installation.
+    #[error("this link does not work")]
+    InvalidToken,
     /// A rate limit is used up; the value is the time until a retry can succeed.
     #[error("too many changes; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
@@ -191,6 +277,7 @@ impl NotificationError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Invalid(_) => "invalid_field",
+            Self::InvalidToken => "invalid_token",
             Self::RateLimited(_) => "rate_limited",
         }
     }

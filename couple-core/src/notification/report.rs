@@ -10,8 +10,8 @@ use crate::{AccountId, CoupleId, DeviceId, Error, JobId, Timestamp, push::Push};
 pub struct PushReport<'a> {
     /// Job that decided.
     pub job: JobId,
-    /// Couple of the event.
-    pub couple: CoupleId,
+    /// Couple of the event; none for an invite.
+    pub couple: Option<CoupleId>,
     /// Person who is notified.
     pub to: AccountId,
     /// Kind of event.

@@ -4,8 +4,10 @@ use std::fmt;
 
 use jiff::{ToSpan as _, civil::DateTime, tz::TimeZone};
 
+use data_encoding::BASE64URL_NOPAD;
+
 use super::{NotificationKind, NotificationPolicy, Preferences, PreferencesPatch, QuietHours};
-use crate::{Invalid, TimeZoneName, Timestamp, timeline::Body};
+use crate::{AccountId, Digest, Invalid, Keyring, Secret, TimeZoneName, Timestamp, timeline::Body};
 
 /// Maximum length of the text of a preview in characters. The payload of a push service has at most 4,096 bytes.
 const MAX_PREVIEW_CHARS: usize = 200;
@@ -86,6 +88,8 @@ pub enum PushReason {
     QuietHours,
     /// The recipient has a live stream.
     Present,
+    /// Another digest is scheduled instead.
+    NotScheduled,
 }
 
 impl fmt::Display for PushReason {
@@ -102,6 +106,7 @@ impl fmt::Display for PushReason {
             Self::NoDevice => "the recipient has no device that shows notifications",
             Self::QuietHours => "the recipient has quiet hours",
             Self::Present => "the recipient has a live stream",
+            Self::NotScheduled => "another digest is scheduled instead",
         })
     }
 }
@@ -142,6 +147,118 @@ pub fn decide(situation: &Situation<'_>, policy: &NotificationPolicy) -> PushDec
         (true, true) => nothing(PushReason::Present),
         (false, _) => PushDecision::Push,
     }
+}
+
+/// Time of the digest that an event schedules; none if it schedules none.
+///
+/// The event is an entry that the recipient has not read, and no digest is scheduled. Mute and quiet hours count at the
+/// time of the digest.
+#[must_use]
+pub fn digest_to_schedule(situation: &Situation<'_>) -> Option<Timestamp> {
+    let Situation { now, preferences, .. } = *situation;
+    let delay = preferences.digest?;
+    let is_unread = match situation.subject {
+        Subject::Entry(seq) => situation.read < seq,
+        Subject::Superseded => true,
+        Subject::Gone | Subject::OfPartner => false,
+    };
+    let is_reported = situation.kind == NotificationKind::Entry
+        && preferences.kinds[situation.kind.index()]
+        && is_unread
+        && situation.is_couple
+        && !situation.is_blocked;
+    let is_scheduled = preferences.digest_due.is_some_and(|due| now < due);
+    (is_reported && !is_scheduled).then(|| now.plus(delay.duration()))
+}
+
+/// State at the moment of sending, from which a digest is decided.
+#[derive(Debug, Clone)]
+pub struct DigestSituation<'a> {
+    /// Current time.
+    pub now: Timestamp,
+    /// Whether the digest is the one that the preferences name.
+    pub is_scheduled: bool,
+    /// Preferences of the recipient.
+    pub preferences: &'a Preferences,
+    /// Time zone of the recipient, if the preferences have none; UTC if it is not known.
+    pub time_zone: Option<&'a TimeZoneName>,
+    /// Whether the recipient is in a couple.
+    pub is_couple: bool,
+    /// Whether the recipient blocks the partner.
+    pub is_blocked: bool,
+    /// Number of unread entries that count.
+    pub unread: u32,
+    /// Whether the recipient has a live stream.
+    pub is_present: bool,
+    /// Whether a person with a live stream is looked at for the second time.
+    pub is_second_look: bool,
+}
+
+/// Decision about a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DigestDecision {
+    /// Send it now.
+    Send,
+    /// Decide again at the given time.
+    Later(Timestamp, PushReason),
+    /// Send nothing.
+    Nothing(PushReason),
+}
+
+/// Decides about a digest at the moment of sending.
+#[must_use]
+pub fn decide_digest(situation: &DigestSituation<'_>, policy: &NotificationPolicy) -> DigestDecision {
+    let DigestSituation { now, preferences, .. } = *situation;
+    let reasons = [
+        (!situation.is_scheduled, PushReason::NotScheduled),
+        (!situation.is_couple, PushReason::CoupleEnded),
+        (situation.is_blocked, PushReason::Blocked),
+        (!policy.digests || preferences.digest.is_none(), PushReason::SwitchedOff),
+        (!preferences.kinds[NotificationKind::Entry.index()], PushReason::SwitchedOff),
+        (preferences.muted_until.is_some_and(|until| now < until), PushReason::Muted),
+        (situation.unread == 0, PushReason::Read),
+    ];
+    if let Some((_, reason)) = reasons.into_iter().find(|(applies, _)| *applies) {
+        return DigestDecision::Nothing(reason);
+    }
+    let zone = preferences.time_zone.as_ref().or(situation.time_zone);
+    if let Some(end) = preferences.quiet_hours.and_then(|quiet| quiet_until(quiet, zone, now)) {
+        return DigestDecision::Later(end, PushReason::QuietHours);
+    }
+    match (situation.is_present, situation.is_second_look) {
+        (true, false) => DigestDecision::Later(now.plus(policy.second_look), PushReason::Present),
+        (true, true) => DigestDecision::Nothing(PushReason::Present),
+        (false, _) => DigestDecision::Send,
+    }
+}
+
+/// Purpose of the tokens that switch digests off.
+const UNSUBSCRIBE_PURPOSE: &str = "unsubscribe";
+/// Bytes of the id and of the code in a token.
+const TOKEN_BYTES: usize = 16 + 24;
+
+/// Token that switches the digests of a person off, and can do nothing else. It does not expire.
+///
+/// It has the id of the person and 192 bits that only the owner of the key ring can compute.
+#[must_use]
+pub fn unsubscribe_token(keys: &Keyring, person: AccountId) -> Secret<String> {
+    let code = keys.derive(UNSUBSCRIBE_PURPOSE, &[person.as_uuid().as_bytes()]);
+    let bytes = [&person.as_uuid().as_bytes()[..], &code.as_bytes()[..24]].concat();
+    Secret::new(BASE64URL_NOPAD.encode(&bytes))
+}
+
+/// Person of a token that switches digests off; none for any other text.
+#[must_use]
+pub fn person_of_token(keys: &Keyring, token: &str) -> Option<AccountId> {
+    let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok()?;
+    if bytes.len() != TOKEN_BYTES {
+        return None;
+    }
+    let person = AccountId::from_uuid(uuid::Uuid::from_slice(&bytes[..16]).ok()?);
+    // Digests of both compare in constant time.
+    let digest = |text: &str| crate::digest(&[text.as_bytes()]);
+    let expected: Digest = digest(unsubscribe_token(keys, person).expose());
+    expected.same_as(&digest(token)).then_some(person)
 }
 
 /// End of the quiet hours that `now` belongs to; none if it belongs to none.
@@ -193,6 +310,11 @@ pub fn patched(stored: &Preferences, patch: &PreferencesPatch) -> Result<Prefere
     if let Some(zone) = &patch.time_zone {
         changed.time_zone = zone.as_deref().map(|zone| TimeZoneName::parse("time_zone", zone)).transpose()?;
     }
+    changed.digest = patch.digest.unwrap_or(stored.digest);
+    if changed.digest != stored.digest {
+        // A digest that was scheduled with another delay is not sent.
+        changed.digest_due = None;
+    }
     Ok(changed)
 }
 
@@ -219,7 +341,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::AccountId;
+    use crate::notification::DigestDelay;
 
     const NOW: Timestamp = Timestamp::from_micros(1_800_000_000_000_000);
 
@@ -286,7 +408,7 @@ mod tests {
             let mut preferences = preferences();
             preferences.kinds[off.index()] = false;
             for kind in NotificationKind::ALL {
-                let expected = match kind == off {
+                let expected = match kind.index() == off.index() {
                     true => PushDecision::Nothing(PushReason::SwitchedOff),
                     false => PushDecision::Push,
                 };
@@ -294,6 +416,110 @@ mod tests {
                 assert_eq!(decided(&situation), expected, "{kind:?} without {off:?}");
             }
         }
+    }
+
+    #[test]
+    fn unread_entry_schedules_a_digest_unless_one_is_scheduled() {
+        let asked = Preferences { digest: DigestDelay::new(60).ok(), ..preferences() };
+        let scheduled = |preferences: &Preferences| digest_to_schedule(&situation(preferences));
+        let due = NOW.plus(Duration::from_hours(1));
+        assert_eq!(scheduled(&asked), Some(due));
+        assert_eq!(scheduled(&preferences()), None);
+        let micro = Duration::from_micros(1);
+        for (digest_due, expected) in
+            [(NOW.plus(micro), None), (NOW, Some(due)), (NOW.minus(micro), Some(due))]
+        {
+            let digest_due = Some(digest_due);
+            assert_eq!(scheduled(&Preferences { digest_due, ..asked.clone() }), expected);
+        }
+        let until = Some(NOW.plus(Duration::from_hours(9)));
+        assert_eq!(scheduled(&Preferences { muted_until: until, ..asked.clone() }), Some(due));
+        assert_eq!(scheduled(&Preferences { kinds: [false, true, true], ..asked.clone() }), None);
+        let changed = |change: fn(&mut Situation<'_>)| {
+            let mut situation = situation(&asked);
+            change(&mut situation);
+            digest_to_schedule(&situation)
+        };
+        assert_eq!(changed(|s| s.subject = Subject::Superseded), Some(due));
+        assert_eq!(changed(|s| s.devices = 0), Some(due));
+        assert_eq!(changed(|s| s.is_present = true), Some(due));
+        assert_eq!(changed(|s| s.read = 8), None);
+        assert_eq!(changed(|s| s.subject = Subject::Gone), None);
+        assert_eq!(changed(|s| s.is_couple = false), None);
+        assert_eq!(changed(|s| s.is_blocked = true), None);
+        assert_eq!(changed(|s| s.kind = NotificationKind::Reaction), None);
+    }
+
+    #[test]
+    fn each_reason_prevents_a_digest() {
+        let asked = Preferences { digest: DigestDelay::new(60).ok(), ..preferences() };
+        let policy = NotificationPolicy::default().with_digests(true);
+        fn unread(preferences: &Preferences) -> DigestSituation<'_> {
+            DigestSituation {
+                now: NOW,
+                is_scheduled: true,
+                preferences,
+                time_zone: None,
+                is_couple: true,
+                is_blocked: false,
+                unread: 1,
+                is_present: false,
+                is_second_look: false,
+            }
+        }
+        assert_eq!(decide_digest(&unread(&asked), &policy), DigestDecision::Send);
+        let off = DigestDecision::Nothing(PushReason::SwitchedOff);
+        assert_eq!(decide_digest(&unread(&asked), &NotificationPolicy::default()), off);
+        assert_eq!(decide_digest(&unread(&preferences()), &policy), off);
+        let entries_off = Preferences { kinds: [false, true, true], ..asked.clone() };
+        assert_eq!(decide_digest(&unread(&entries_off), &policy), off);
+        let muted = Preferences { muted_until: Some(NOW.plus(Duration::from_micros(1))), ..asked.clone() };
+        assert_eq!(decide_digest(&unread(&muted), &policy), DigestDecision::Nothing(PushReason::Muted));
+        let muted = Preferences { muted_until: Some(NOW), ..asked.clone() };
+        assert_eq!(decide_digest(&unread(&muted), &policy), DigestDecision::Send);
+        let decided = |change: fn(&mut DigestSituation<'_>)| {
+            let mut situation = unread(&asked);
+            change(&mut situation);
+            decide_digest(&situation, &policy)
+        };
+        let nothing = DigestDecision::Nothing;
+        assert_eq!(decided(|s| s.is_scheduled = false), nothing(PushReason::NotScheduled));
+        assert_eq!(decided(|s| s.is_couple = false), nothing(PushReason::CoupleEnded));
+        assert_eq!(decided(|s| s.is_blocked = true), nothing(PushReason::Blocked));
+        assert_eq!(decided(|s| s.unread = 0), nothing(PushReason::Read));
+        let later = DigestDecision::Later(NOW.plus(Duration::from_mins(1)), PushReason::Present);
+        assert_eq!(decided(|s| s.is_present = true), later);
+        assert_eq!(
+            decided(|s| (s.is_present, s.is_second_look) = (true, true)),
+            nothing(PushReason::Present)
+        );
+        // 2027-01-15T08:00:00Z is 09:00 in Rome.
+        let quiet_hours = QuietHours::new(8 * 60, 9 * 60).ok();
+        let quiet = Preferences { quiet_hours, ..asked.clone() };
+        let end = DigestDecision::Later(at("2027-01-15T09:00:00Z"), PushReason::QuietHours);
+        assert_eq!(decide_digest(&unread(&quiet), &policy), end);
+        let rome = TimeZoneName::from_stored("Europe/Rome");
+        let in_rome = DigestSituation { time_zone: Some(&rome), ..unread(&quiet) };
+        assert_eq!(decide_digest(&in_rome, &policy), DigestDecision::Send);
+    }
+
+    #[test]
+    fn delay_of_a_digest_has_bounds() {
+        for (minutes, valid) in [(0, false), (4, false), (5, true), (10_080, true), (10_081, false)] {
+            assert_eq!(DigestDelay::new(minutes).is_ok(), valid, "{minutes}");
+        }
+        assert_eq!(DigestDelay::from_stored(-5), None);
+        assert_eq!(DigestDelay::new(90).unwrap().duration(), Duration::from_mins(90));
+    }
+
+    #[test]
+    fn token_names_its_person_and_depends_on_the_key() {
+        let person = AccountId::from_uuid(uuid::Uuid::from_u128(7));
+        let (keys, others) = (Keyring::new([1; 32]), Keyring::new([2; 32]));
+        let token = unsubscribe_token(&keys, person);
+        assert!(token.expose().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
+        assert_eq!(person_of_token(&keys, token.expose()), Some(person));
+        assert_eq!(person_of_token(&others, token.expose()), None);
     }
 
     #[test]
@@ -399,6 +625,8 @@ mod tests {
         let stored = Preferences {
             version: 3,
             kinds: [true, false, true],
+            digest: DigestDelay::new(60).ok(),
+            digest_due: Some(NOW),
             previews: true,
             muted_until: Some(NOW),
             quiet_hours: QuietHours::new(1, 2).ok(),
@@ -420,6 +648,13 @@ mod tests {
         let expected =
             Preferences { muted_until: None, quiet_hours: None, time_zone: None, ..stored.clone() };
         assert_eq!(patch(cleared), expected);
+        let digest = |digest: Option<DigestDelay>| {
+            let changed = patch(PreferencesPatch { digest: Some(digest), ..Default::default() });
+            (changed.digest, changed.digest_due)
+        };
+        assert_eq!(digest(DigestDelay::new(60).ok()), (DigestDelay::new(60).ok(), Some(NOW)));
+        assert_eq!(digest(DigestDelay::new(61).ok()), (DigestDelay::new(61).ok(), None));
+        assert_eq!(digest(None), (None, None));
         let unknown = PreferencesPatch { time_zone: Some(Some("Mars".to_owned())), ..Default::default() };
         assert_eq!(patched(&stored, &unknown), Err(Invalid::new("time_zone", "unknown_time_zone")));
     }

@@ -1,8 +1,10 @@
 //! Use cases of notification preferences.
 
-use super::{NotificationChange, NotificationError, Preferences, PreferencesPatch, rules};
+use super::{
+    NotificationChange, NotificationError, NotificationPolicy, Preferences, PreferencesPatch, rules,
+};
 use crate::{
-    AccountId, Decision, Error, Failure, Ports, UnitOfWork,
+    AccountId, Decision, Error, Failure, Invalid, Ports, UnitOfWork,
     limits::{LimitKey, rules::WRITE_PER_ACCOUNT},
 };
 
@@ -10,13 +12,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Notifications {
     ports: Ports,
+    digests: bool,
 }
 
 impl Notifications {
     /// Creates the service.
     #[must_use]
-    pub const fn new(ports: Ports) -> Self {
-        Self { ports }
+    pub const fn new(ports: Ports, policy: &NotificationPolicy) -> Self {
+        Self { ports, digests: policy.digests }
     }
 
     /// Preferences of a person, the defaults if the person has changed none.
@@ -36,7 +39,32 @@ impl Notifications {
         person: AccountId,
         patch: &PreferencesPatch,
     ) -> Result<Preferences, Failure<NotificationError>> {
+        if !self.digests && patch.digest.flatten().is_some() {
+            let refusal = Invalid::new("digest_minutes", "not_available");
+            return Err(Failure::Refused(NotificationError::from(refusal)));
+        }
         self.ports.allow(&[(WRITE_PER_ACCOUNT, LimitKey::new("account", person))]).await?;
+        self.write(person, patch).await
+    }
+
+    /// Switches off the digests of the person of an [unsubscribe token](rules::unsubscribe_token).
+    ///
+    /// A repeat changes nothing, and so does the token of a person who has none.
+    ///
+    /// # Errors
+    /// [`NotificationError::InvalidToken`].
+    pub async fn unsubscribe(&self, token: &str) -> Result<(), Failure<NotificationError>> {
+        let person = rules::person_of_token(&self.ports.keys, token)
+            .ok_or(Failure::Refused(NotificationError::InvalidToken))?;
+        self.write(person, &PreferencesPatch { digest: Some(None), ..PreferencesPatch::default() }).await?;
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        person: AccountId,
+        patch: &PreferencesPatch,
+    ) -> Result<Preferences, Failure<NotificationError>> {
         UnitOfWork::new(&self.ports)
             .run_unkeyed(
                 async |_previous| Ok(read(&self.ports, person).await?),

@@ -60,6 +60,8 @@ impl PushTexts for EnglishTexts {
             NotificationKind::Entry => "You have a new message",
             NotificationKind::Reaction => "You have a new reaction",
             NotificationKind::Pairing => "Your invite was accepted",
+            NotificationKind::Invite => "You have a new invite",
+            NotificationKind::PartnerLeft => "Your connection has ended",
         };
         match &message.preview {
             None => (general.to_owned(), String::new()),

@@ -87,6 +87,8 @@ pub enum PairingChange {
         members: [AccountId; 2],
         /// Time of the end.
         at: Timestamp,
+        /// Member who leaves or is deleted, for the event; none if it is not known. A store ignores it.
+        by: Option<AccountId>,
     },
     /// Adds or replaces a block.
     Block(Block),

@@ -252,7 +252,8 @@ pub fn leave(
     now: Timestamp,
 ) -> Result<Vec<Change>, PairingError> {
     let (couple, _) = require_member(couple, person.id)?;
-    let end: Change = PairingChange::End { id: couple.id, members: couple.members, at: now }.into();
+    let end: Change =
+        PairingChange::End { id: couple.id, members: couple.members, at: now, by: Some(person.id) }.into();
     Ok(std::iter::once(end).chain(block.then(|| block_partner(couple, person, now)).flatten()).collect())
 }
 
@@ -673,7 +674,8 @@ mod tests {
         let (ana, ben, cleo) = (world.person("ana"), world.person("ben"), world.person("cleo"));
         let couple = world.couple(&ana, &ben);
         let ended = Couple { ended_at: Some(at(5)), ..couple.clone() };
-        let end: Change = PairingChange::End { id: couple.id, members: couple.members, at: at(9) }.into();
+        let end: Change =
+            PairingChange::End { id: couple.id, members: couple.members, at: at(9), by: None }.into();
         let block = |blocker: &Person, blocked: AccountId| -> Change {
             let blocker_email = blocker.email.as_ref().unwrap().key().clone();
             PairingChange::Block(Block { blocker: blocker.id, blocker_email, blocked, at: at(9) }).into()

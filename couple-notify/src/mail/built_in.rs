@@ -28,6 +28,8 @@ enum Block {
     Code(String),
     /// Link: a button with its URL below it.
     Link { label: String, url: String },
+    /// Reason why the recipient gets the mail, and a link that stops such mails.
+    Stop { reason: String, label: String, url: String },
 }
 
 /// HTML of a mail.
@@ -74,6 +76,7 @@ fn plain_text(blocks: &[Block]) -> String {
         Block::Quote(text) => format!("    \"{text}\"\n"),
         Block::Code(code) => format!("    {code}\n"),
         Block::Link { url, .. } => format!("{url}\n"),
+        Block::Stop { reason, label, url } => format!("{reason}\n{label}\n{url}\n"),
     });
     blocks.collect::<Vec<_>>().join("\n")
 }
@@ -82,7 +85,7 @@ fn plain_text(blocks: &[Block]) -> String {
 ///
 /// Text of users appears in blocks only, never in the subject or another header.
 fn content(message: &Message, words: &Catalogue, app: &str) -> Content {
-    use Block::{Code, Link, Quote, Text};
+    use Block::{Code, Link, Quote, Stop, Text};
     let (subject, blocks) = match message {
         Message::ConfirmSignUp { code, link, lifetimes }
         | Message::SignInCode { code, link, lifetimes }
@@ -184,6 +187,31 @@ fn content(message: &Message, words: &Catalogue, app: &str) -> Content {
             let name = words.isolated(&defused(partner.as_str(), MAX_NAME_CHARS));
             let blocks = vec![Text(words.accepted_text(app, &name)), Text(words.accepted_advice())];
             (words.accepted_subject(app), blocks)
+        }
+        Message::PartnerLeft => {
+            (words.left_subject(app), vec![Text(words.left_text(app)), Text(words.left_advice())])
+        }
+        Message::Digest { unread, from, texts, unsubscribe } => {
+            let count = u64::from(*unread);
+            let text = match from {
+                Some(from) => {
+                    let name = words.isolated(&defused(from.as_str(), MAX_NAME_CHARS));
+                    words.digest_from_text(app, count, &name)
+                }
+                None => words.digest_text(app, count),
+            };
+            let mut blocks = vec![Text(text)];
+            let texts = texts.iter().map(|text| defused(text.as_str(), MAX_MESSAGE_CHARS));
+            blocks.extend(texts.map(|text| Quote(words.isolated(&text))));
+            blocks.extend([
+                Text(words.digest_advice()),
+                Stop {
+                    reason: words.digest_reason(),
+                    label: words.digest_stop(),
+                    url: unsubscribe.expose().clone(),
+                },
+            ]);
+            (words.digest_subject(app), blocks)
         }
         _ => (words.news_subject(app), vec![Text(words.news_text())]),
     };

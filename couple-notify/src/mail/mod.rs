@@ -17,6 +17,7 @@ mod smtp;
 mod smtp_failure;
 #[cfg(feature = "smtp")]
 mod smtp_url;
+mod stop_page;
 mod templates;
 
 #[cfg(feature = "dkim")]
@@ -28,4 +29,5 @@ pub use render::Letterhead;
 pub use sendmail::SendmailMailer;
 #[cfg(feature = "smtp")]
 pub use smtp::SmtpMailer;
+pub use stop_page::StopPage;
 pub use templates::{Templates, defused};

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use couple_core::{EmailAddress, Error, ErrorKind, mail::Mail};
+use couple_core::{
+    EmailAddress, Error, ErrorKind,
+    mail::{Mail, Message},
+};
 use lettre::{
     Address,
     address::Envelope,
@@ -158,6 +161,13 @@ impl Letterhead {
             )),
             None => builder,
         };
+        // RFC 8058. A signature must cover both headers (4).
+        let builder = match &mail.message {
+            Message::Digest { unsubscribe, .. } if is_header_safe(unsubscribe.expose()) => builder
+                .raw_header(unfolded("List-Unsubscribe", format!("<{}>", unsubscribe.expose())))
+                .raw_header(unfolded("List-Unsubscribe-Post", "List-Unsubscribe=One-Click".to_owned())),
+            _ => builder,
+        };
         let text = part(header::ContentType::TEXT_PLAIN, &words.text, MAX_LINE_BYTES);
         match words.html {
             None => builder.singlepart(text),
@@ -200,6 +210,18 @@ fn with_folded_sender(mut text: String) -> String {
         text.insert_str(start + address, "\r\n");
     }
     text
+}
+
+/// Whether a URL can stand in angle brackets in a header, on one line.
+fn is_header_safe(url: &str) -> bool {
+    let is_safe = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>');
+    url.bytes().all(is_safe) && url.len() <= MAX_LINE_BYTES - "List-Unsubscribe: <>".len()
+}
+
+/// Header whose ASCII value is neither encoded nor folded.
+fn unfolded(name: &'static str, value: String) -> header::HeaderValue {
+    let name = header::HeaderName::new_from_ascii_str(name);
+    header::HeaderValue::dangerous_new_pre_encoded(name, value.clone(), value)
 }
 
 /// Left side of a `Message-ID`: characters that it may not have become `-` (RFC 5322, 3.6.4).
@@ -309,6 +331,22 @@ mod tests {
     const CODE: &str = "123456";
     const LINK: &str = "https://couple.example/open/verify#verify_a1b2c3d4e5f6a7b8c9d0e1f2";
 
+    const STOP: &str = "https://couple.example/open/unsubscribe/AZ_x-0";
+
+    /// Digest with two texts if it shows the partner's name.
+    fn digest(unread: u32, name: Option<&str>) -> Message {
+        Message::Digest {
+            unread,
+            from: name.map(DisplayName::from_stored),
+            texts: name
+                .iter()
+                .flat_map(|name| [*name, "See <b>you</b> & me"])
+                .map(Label::from_stored)
+                .collect(),
+            unsubscribe: Secret::new(STOP.to_owned()),
+        }
+    }
+
     /// Every message with a built-in text; those with a code or a link have [`CODE`] and [`LINK`].
     fn every_message(name: &str) -> Vec<Message> {
         let (code, link) = (|| Secret::new(CODE.to_owned()), || Secret::new(LINK.to_owned()));
@@ -333,6 +371,10 @@ mod tests {
             Message::Invitation { from, message, code: code(), link: link(), expires_at: at },
             Message::Invitation { from: None, message: None, code: code(), link: link(), expires_at: at },
             Message::InviteAccepted { partner: DisplayName::from_stored(name) },
+            Message::PartnerLeft,
+            digest(1, None),
+            digest(2, None),
+            digest(3, Some(name)),
         ]
     }
 
@@ -358,7 +400,8 @@ mod tests {
                 assert!(wire.is_ascii(), "{wire}");
                 assert!(wire.lines().all(|line| line.len() <= MAX_LINE_BYTES), "{wire}");
                 let encoded = wire.split("Content-Transfer-Encoding: 7bit").next().unwrap();
-                assert!(encoded.lines().all(|line| line.len() <= MAX_SHORT_LINE_BYTES), "{encoded}");
+                let mut folded = encoded.lines().filter(|line| !line.starts_with("List-Unsubscribe: <"));
+                assert!(folded.all(|line| line.len() <= MAX_SHORT_LINE_BYTES), "{encoded}");
                 assert!(wire.contains(&format!("Content-Language: {tag}\r\n")), "{wire}");
                 let (text, html) = (text_of(&wire), html_of(&wire));
                 assert!(parsed(&wire).subject().is_some_and(|s| s.contains("Two Hearts")), "{wire}");
@@ -419,14 +462,19 @@ mod tests {
         ];
         let names =
             |wire: &str| parsed(wire).headers_raw().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        let without_list = |wire: &str| {
+            names(wire).into_iter().filter(|name| !name.starts_with("List-")).collect::<Vec<_>>()
+        };
         let plain = rendered_with(&Letterhead::default(), custom("Plain", None), "ana@example.org");
         for text in hostile {
             for message in every_message(text) {
                 let expected = rendered_with(&Letterhead::default(), Message::Deleted, "ana@example.org");
+                let is_digest = matches!(message, Message::Digest { .. });
                 let wire = rendered_with(&Letterhead::default(), message, "ana@example.org");
                 assert!(wire.is_ascii(), "{wire}");
                 let mail = parsed(&wire);
-                assert_eq!(names(&wire), names(&expected), "{text:?}");
+                assert_eq!(without_list(&wire), names(&expected), "{text:?}");
+                assert_eq!(names(&wire).len() - names(&expected).len(), if is_digest { 2 } else { 0 });
                 assert_eq!((mail.text_body_count(), mail.html_body_count()), (1, 1), "{text:?}");
                 assert_eq!((mail.attachment_count(), mail.parts.len()), (0, 3), "{text:?}");
                 let to: Vec<_> = mail.to().unwrap().iter().filter_map(|to| to.address()).collect();
@@ -452,6 +500,71 @@ mod tests {
                 assert_eq!(from, ["a@example.org"], "{text:?}");
             }
         }
+    }
+
+    #[test]
+    fn digest_can_be_stopped_with_one_click_and_no_other_mail_has_the_headers() {
+        for message in every_message("Zoë") {
+            let is_digest = matches!(message, Message::Digest { .. });
+            let wire = rendered_with(&Letterhead::default(), message, "ana@example.org");
+            let link = format!("\r\nList-Unsubscribe: <{STOP}>\r\n");
+            assert_eq!(wire.contains(&link), is_digest, "{wire}");
+            let post = "\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n";
+            assert_eq!(wire.contains(post), is_digest, "{wire}");
+            assert_eq!(wire.matches("List-Unsubscribe").count(), if is_digest { 3 } else { 0 }, "{wire}");
+        }
+        let templates = |_: &Mail, _: &str| {
+            Some(MailText { subject: "News".to_owned(), text: "Hi\n".to_owned(), html: None })
+        };
+        let letterhead = Letterhead::default().with_templates(templates);
+        let wire = rendered_with(&letterhead, digest(1, None), "ana@example.org");
+        assert!(wire.contains(&format!("\r\nList-Unsubscribe: <{STOP}>\r\n")), "{wire}");
+    }
+
+    #[test]
+    fn url_that_a_header_cannot_hold_is_left_out() {
+        let long = format!("https://a.example/{}", "x".repeat(980));
+        for url in ["https://münchen.example/a", "https://a.example/>\r\nBcc: x@evil.example", "a b", &long]
+        {
+            let message = Message::Digest {
+                unread: 1,
+                from: None,
+                texts: Vec::new(),
+                unsubscribe: Secret::new(url.to_owned()),
+            };
+            let wire = rendered_with(&Letterhead::default(), message, "ana@example.org");
+            assert!(!wire.contains("List-Unsubscribe"), "{wire}");
+        }
+    }
+
+    #[test]
+    fn digest_has_plural_forms_and_shows_the_partner_only_with_a_name() {
+        let text = |tag: &str, unread, name: Option<&str>| {
+            let mut mail = mail(digest(unread, name), "ana@example.org");
+            mail.locale = Locale::matched(tag);
+            text_of(&rendered(&Letterhead::new("Two Hearts", "a@example.org").unwrap(), &mail))
+        };
+        for (tag, unread, expected) in [
+            ("en", 1, "You have 1 unread message at Two Hearts."),
+            ("en", 2, "You have 2 unread messages at Two Hearts."),
+            ("de", 1, "Du hast 1 ungelesene Nachricht bei Two Hearts."),
+            ("de", 7, "Du hast 7 ungelesene Nachrichten bei Two Hearts."),
+            ("ar", 1, "لديك رسالة واحدة غير مقروءة في Two Hearts."),
+            ("ar", 2, "لديك رسالتان غير مقروءتين في Two Hearts."),
+            ("ar", 3, "لديك 3 رسائل غير مقروءة في Two Hearts."),
+            ("ar", 11, "لديك 11 رسالة غير مقروءة في Two Hearts."),
+            ("ja", 2, "Two Heartsに未読のメッセージが2件あります。"),
+        ] {
+            let text = text(tag, unread, None);
+            assert!(text.starts_with(expected), "{text}");
+            assert!(!text.contains('"'), "{text}");
+        }
+        let shown = text("en", 2, Some("Zoë"));
+        assert!(
+            shown.starts_with("You have 2 unread messages from Zoë at Two Hearts.\n\n    \"Zoë\"\n"),
+            "{shown}"
+        );
+        assert!(shown.ends_with(&format!("Stop these mails\n{STOP}\n")), "{shown}");
     }
 
     #[test]

@@ -569,7 +569,8 @@ mod tests {
         let world = World::default();
         let members = [world.account_id(), world.account_id()];
         let couple_id = world.couple(members).id;
-        let locks = locks_of(&[PairingChange::End { id: couple_id, members, at: world.now() }.into()]);
+        let locks =
+            locks_of(&[PairingChange::End { id: couple_id, members, at: world.now(), by: None }.into()]);
         assert_eq!(locks, [couple(couple_id), Lock::MembersOf(couple_id.as_uuid())]);
     }
 

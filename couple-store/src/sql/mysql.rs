@@ -33,6 +33,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/mysql/0003_preferences.sql"),
     },
     Migration { version: 4, name: "dates", sql: include_str!("../../migrations/mysql/0004_dates.sql") },
+    Migration { version: 5, name: "digests", sql: include_str!("../../migrations/mysql/0005_digests.sql") },
 ];
 
 /// SQL string literal of a name, in which a backslash would begin an escape sequence.

@@ -1,11 +1,12 @@
 //! Notification preferences in SQL.
 //!
-//! A change locks the row of the person in `member`, because default preferences have no row to lock.
+//! A change locks the row of the person in `member`, because default preferences have no row to lock. The digest of a
+//! person has a table of its own, because MySQL cannot repeat an interrupted migration that adds a column.
 
 use async_trait::async_trait;
 use couple_core::{
     AccountId, Conflict, Error, TimeZoneName,
-    notification::{NotificationChange, NotificationReads, Preferences, QuietHours},
+    notification::{DigestDelay, NotificationChange, NotificationReads, Preferences, QuietHours},
 };
 
 use super::{
@@ -19,10 +20,14 @@ macro_rules! preferences {
 }
 
 statements! {
-    FIND = "SELECT ", preferences!(), " FROM couple_preferences WHERE account_id = $1";
+    FIND = "SELECT p.account_id, version, entries, reactions, pairing, previews, muted_until, quiet_from, quiet_to, \
+        time_zone, d.delay, d.due_at FROM couple_preferences p LEFT JOIN couple_digest d ON d.account_id = p.account_id \
+        WHERE p.account_id = $1";
     VERSION = "SELECT version FROM couple_preferences WHERE account_id = $1";
     INSERT = "INSERT INTO couple_preferences (", preferences!(), ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     REMOVE = "DELETE FROM couple_preferences WHERE account_id = $1";
+    INSERT_DIGEST = "INSERT INTO couple_digest (account_id, delay, due_at) VALUES ($1, $2, $3)";
+    REMOVE_DIGEST = "DELETE FROM couple_digest WHERE account_id = $1";
 }
 
 pub(super) async fn apply<D: Dialect>(
@@ -58,6 +63,14 @@ async fn put<D: Dialect>(connection: &mut TableConnection<'_, D>, preferences: &
         .bind(preferences.time_zone.as_ref().map(TimeZoneName::as_str))
         .execute(connection)
         .await?;
+    if preferences.digest.is_some() || preferences.digest_due.is_some() {
+        Statement::<D>::new(INSERT_DIGEST)
+            .bind(person.as_uuid())
+            .bind(preferences.digest.map(|delay| i64::from(delay.minutes())))
+            .opt_time(preferences.digest_due)
+            .execute(connection)
+            .await?;
+    }
     Ok(())
 }
 
@@ -66,7 +79,9 @@ pub(super) async fn remove<D: Dialect>(
     connection: &mut TableConnection<'_, D>,
     person: AccountId,
 ) -> Applied {
-    Statement::<D>::new(REMOVE).bind(person.as_uuid()).execute(connection).await?;
+    for statement in [REMOVE, REMOVE_DIGEST] {
+        Statement::<D>::new(statement).bind(person.as_uuid()).execute(connection).await?;
+    }
     Ok(())
 }
 
@@ -84,6 +99,10 @@ fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<Preferences, Error> {
                 .ok_or_else(|| Error::corrupt("preferences", "quiet_from", person))?,
         ),
     };
+    let time_zone = row.take::<Option<String>>()?.map(TimeZoneName::from_stored);
+    let delay: Option<i64> = row.take()?;
+    let corrupt = || Error::corrupt("digest", "delay", person);
+    let digest = delay.map(|minutes| DigestDelay::from_stored(minutes).ok_or_else(corrupt)).transpose()?;
     Ok(Preferences {
         person,
         version,
@@ -91,7 +110,9 @@ fn decode<D: Dialect>(row: &mut Row<'_, D>) -> Result<Preferences, Error> {
         previews: previews != 0,
         muted_until,
         quiet_hours,
-        time_zone: row.take::<Option<String>>()?.map(TimeZoneName::from_stored),
+        time_zone,
+        digest,
+        digest_due: row.opt_time()?,
     })
 }
 

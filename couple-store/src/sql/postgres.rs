@@ -38,6 +38,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/postgres/0003_preferences.sql"),
     },
     Migration { version: 4, name: "dates", sql: include_str!("../../migrations/postgres/0004_dates.sql") },
+    Migration {
+        version: 5,
+        name: "digests",
+        sql: include_str!("../../migrations/postgres/0005_digests.sql"),
+    },
 ];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html

@@ -27,6 +27,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/sqlite/0003_preferences.sql"),
     },
     Migration { version: 4, name: "dates", sql: include_str!("../../migrations/sqlite/0004_dates.sql") },
+    Migration { version: 5, name: "digests", sql: include_str!("../../migrations/sqlite/0005_digests.sql") },
 ];
 
 /// Virtual machine operations of a statement between two checks of its time limit: about 0.1 ms.

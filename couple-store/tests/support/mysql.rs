@@ -56,6 +56,7 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
         ),
         format!("couple_date SELECT {pair}, {one}, 1, 3, 'title', '--02-29', 1, seq"),
         format!("couple_preferences SELECT {one}, 1, 1, 1, 1, 0, NULL, NULL, NULL, NULL"),
+        format!("couple_digest SELECT {one}, 60, seq"),
         format!(
             "couple_job SELECT {one}, 'mail', 'mail', '{{}}', CONCAT('k', seq), seq, seq, 5, seq, 0, NULL"
         ),

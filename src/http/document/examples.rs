@@ -99,7 +99,7 @@ fn device() -> Value {
 fn preferences() -> Value {
     json!({
         "entries": true, "reactions": false, "pairing": true, "previews": false, "muted_until": null,
-        "quiet_hours": { "from": "22:00", "to": "07:30" }, "time_zone": null
+        "quiet_hours": { "from": "22:00", "to": "07:30" }, "time_zone": null, "digest_minutes": 120
     })
 }
 

@@ -36,6 +36,7 @@ fn columns(preferences: Preferences, before: Option<&Preferences>) -> Preference
         kinds,
         previews,
         muted_until: preferences.muted_until.map(|at| column("preferences-muted-until").time(at)),
+        digest_due: preferences.digest_due.map(|at| column("preferences-digest-due").time(at)),
         time_zone: preferences
             .time_zone
             .map(|zone| TimeZoneName::from_stored(column("preferences-time-zone").text(zone.as_str()))),
@@ -44,6 +45,12 @@ fn columns(preferences: Preferences, before: Option<&Preferences>) -> Preference
     };
     if planted("preferences-time-zone-is-lost") {
         written.time_zone = None;
+    }
+    if planted("preferences-digest-is-lost") {
+        written.digest = None;
+    }
+    if planted("preferences-digest-due-needs-a-delay") {
+        written.digest_due = written.digest_due.filter(|_| written.digest.is_some());
     }
     if planted("preferences-quiet-hours-are-lost") {
         written.quiet_hours = None;
@@ -63,6 +70,12 @@ fn columns(preferences: Preferences, before: Option<&Preferences>) -> Preference
     }
     if planted("preferences-change-keeps-quiet-hours") {
         written.quiet_hours = written.quiet_hours.or(before.quiet_hours);
+    }
+    if planted("preferences-change-keeps-the-digest") {
+        written.digest = written.digest.or(before.digest);
+    }
+    if planted("preferences-change-keeps-the-time-of-the-digest") {
+        written.digest_due = written.digest_due.or(before.digest_due);
     }
     if planted("preferences-change-keeps-the-time-zone") {
         written.time_zone = written.time_zone.or_else(|| before.time_zone.clone());

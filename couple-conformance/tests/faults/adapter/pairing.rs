@@ -143,7 +143,7 @@ impl PairingTables {
                 }
                 self.put_couple(couple);
             }
-            PairingChange::End { id, at, members } => {
+            PairingChange::End { id, at, members, .. } => {
                 let couple = self.active_or("end-of-an-ended-couple-succeeds", id)?;
                 dates.couple_ended(id);
                 let members = if planted("end-unpairs-the-given-members") { members } else { couple.members };
