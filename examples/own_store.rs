@@ -795,7 +795,7 @@ impl View<'_> {
                 let count = self.live_tally(id, at)?.map_or(0, |tally| tally.count);
                 require(count < below, Conflict::TallyFull)?;
             }
-            AccountChange::PutTally { id, tally } => self.put(&(id, tally))?,
+            AccountChange::PutTally { id, tally, .. } => self.put(&(id, tally))?,
             AccountChange::PurgeTallies { before, cap } => {
                 return self.purge_before(&TALLY_BY_EXPIRY, &before, cap);
             }

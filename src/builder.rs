@@ -9,6 +9,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use crate::Mails;
 use couple_core::{
     Clock, CommitError, Entropy, Error, ErrorKind, IdGenerator, Keyring, OsEntropy, Ports, Store,
     SystemClock, UuidV7,
@@ -22,7 +23,7 @@ use couple_core::{
     },
     limits::RateLimiter,
     live::{Bus, Presence},
-    mail::{Links, Mailer},
+    mail::{CheckedMailer, Links, Mailer},
     media,
     notification::{
         EnglishTexts, MailOnLeave, NotificationPolicy, Notifications, NotifyByPush, PartnerLeftMailHandler,
@@ -52,7 +53,7 @@ fn cores() -> usize {
 
 /// The back end: its services and background jobs. Cheap to clone.
 #[derive(Clone)]
-pub struct Backend(Arc<Parts>);
+pub struct Backend(pub(crate) Arc<Parts>);
 
 impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -60,8 +61,9 @@ impl std::fmt::Debug for Backend {
     }
 }
 
-struct Parts {
+pub(crate) struct Parts {
     users: Users,
+    pub(crate) mails: Mails,
     pairings: Pairings,
     dates: Dates,
     devices: Devices,
@@ -548,6 +550,8 @@ impl BackendBuilder {
             }
             Arc::new(MemoryMailer::new())
         });
+        let mails = Mails(CheckedMailer::new(ports.clone(), users.directory.clone(), mailer));
+        let mailer: Arc<dyn Mailer> = Arc::new(mails.clone());
         let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
         let mut registry = users
             .register(Registry::default(), &ports, &mailer)
@@ -601,6 +605,7 @@ impl BackendBuilder {
         schedules.extend(users.schedules());
         schedules.extend(self.schedules);
         let backend = Backend(Arc::new(Parts {
+            mails,
             pairings: Pairings::new(ports.clone(), users.directory.clone(), self.pairing),
             dates: Dates::new(ports.clone(), users.directory.clone(), self.dates),
             devices: Devices::new(ports.clone(), self.devices),

@@ -3,6 +3,7 @@
 mod builder;
 #[cfg(feature = "http")]
 pub mod http;
+mod outgoing_mail;
 mod role;
 mod service;
 
@@ -24,6 +25,7 @@ pub use couple_media::{blobs, gallery, picture};
 pub use couple_notify as notify;
 #[doc(inline)]
 pub use couple_store as store;
+pub use outgoing_mail::Mails;
 pub use role::Role;
 pub use service::Service;
 

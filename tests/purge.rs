@@ -286,7 +286,7 @@ async fn job_removes_expired_tokens_sessions_and_tallies_and_no_others() {
     }));
     let tallies = [(1, hour), (2, year)].map(|(n, expires_at)| {
         let id = TallyId::from_digest(digest(&[&[n]]));
-        AccountChange::PutTally { id, tally: Tally { count: 1, expires_at } }.into()
+        AccountChange::PutTally { id, tally: Tally { count: 1, expires_at }, retires: None }.into()
     });
     changes.extend(tallies);
     ports.commit(changes).await.unwrap();

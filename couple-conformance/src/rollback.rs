@@ -152,11 +152,13 @@ impl Sample {
             AccountChange::PutTally {
                 id: self.tally,
                 tally: Tally { count: 3, expires_at: world.later(60) },
+                retires: None,
             }
             .into(),
             AccountChange::PutTally {
                 id: self.expired_tally,
                 tally: Tally { count: 1, expires_at: world.now() },
+                retires: None,
             }
             .into(),
             PairingChange::InsertInvite { invite: self.invite.clone(), limit: 9 }.into(),
@@ -265,6 +267,7 @@ impl Sample {
             AccountChange::PutTally {
                 id: self.tally,
                 tally: Tally { count: 7, expires_at: world.later(90) },
+                retires: None,
             },
             AccountChange::PurgeTallies { before: at, cap: 9 },
             AccountChange::InsertSession { session: self.new_session.clone(), version: 0 },

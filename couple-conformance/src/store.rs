@@ -354,7 +354,7 @@ async fn crossed_commits(store: &Arc<impl Store>, world: &World) {
     };
     let appends = commits(&|n| couples.map(|couple| append(couple, world.entry(&n.to_string()))));
     let tally = Tally { count: 1, expires_at: world.later(60) };
-    let puts = commits(&|_| tallies.map(|id| AccountChange::PutTally { id, tally }.into()));
+    let puts = commits(&|_| tallies.map(|id| AccountChange::PutTally { id, tally, retires: None }.into()));
     let updates =
         commits(&|_| [0, 1].map(|account: usize| AccountChange::Update(accounts[account].clone()).into()));
     for (what, commits, expected) in
@@ -534,7 +534,7 @@ pub async fn s15_store_uses_only_the_given_times(store: impl Store) {
             insert(&account),
             AccountChange::InsertSession { session: session.clone(), version: 0 }.into(),
             AccountChange::InsertToken(token.clone()).into(),
-            AccountChange::PutTally { id: tally_id, tally }.into(),
+            AccountChange::PutTally { id: tally_id, tally, retires: None }.into(),
             IdempotencyChange::Record(outcome.clone()).into(),
             JobChange::Enqueue(world.job(&name)).into(),
         ];

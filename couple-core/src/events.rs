@@ -21,6 +21,7 @@ use crate::{
     device::DeviceChange,
     idempotency::IdempotencyChange,
     job::{Job, JobChange, NewJob},
+    mail::RetiredAddress,
     media::{Media, MediaChange, RenderPictures, Space},
     notification::NotificationChange,
     pairing::{Couple, Invite, MailInvites, PairingChange, Side},
@@ -52,6 +53,8 @@ pub enum Event<'a> {
         /// Id of the account or user.
         account: AccountId,
     },
+    /// An address gets no mails any more, until its owner confirms it again.
+    AddressRetired(&'a RetiredAddress),
     /// An invite is created.
     InviteSent {
         /// The invite.
@@ -153,6 +156,7 @@ impl<'a> Event<'a> {
                     locale: account.locale.as_ref(),
                 }),
                 AccountChange::Erase { id: account, .. } => Some(Self::AccountErased { account: *account }),
+                AccountChange::PutTally { retires, .. } => retires.as_deref().map(Self::AddressRetired),
                 AccountChange::Update(_)
                 | AccountChange::InsertToken(_)
                 | AccountChange::RedeemToken { .. }
@@ -162,7 +166,6 @@ impl<'a> Event<'a> {
                 | AccountChange::EndTokens { .. }
                 | AccountChange::EndTokensOf { .. }
                 | AccountChange::CountTally { .. }
-                | AccountChange::PutTally { .. }
                 | AccountChange::RequireTally { .. }
                 | AccountChange::InsertSession { .. }
                 | AccountChange::TouchSession { .. }
@@ -266,6 +269,7 @@ impl<'a> Event<'a> {
             | Self::ReadPositionMoved { couple, .. } => Some(couple),
             Self::AccountVerified { .. }
             | Self::AccountErased { .. }
+            | Self::AddressRetired(_)
             | Self::InviteSent { .. }
             | Self::CoupleEnded { .. }
             | Self::PictureAdded { .. }

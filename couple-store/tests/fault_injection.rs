@@ -664,7 +664,7 @@ fn held(world: &Arc<World>, row: HeldRow, literals: &Literals) -> (Vec<Change>, 
         HeldRow::Tally | HeldRow::ExpiredTally => {
             let tally_id = TallyId::from_digest(digest(&[name.as_bytes()]));
             let lock = select("tally", "id", bytes(tally_id.as_digest().as_bytes()));
-            let put = |tally| AccountChange::PutTally { id: tally_id, tally };
+            let put = |tally| AccountChange::PutTally { id: tally_id, tally, retires: None };
             if matches!(row, HeldRow::Tally) {
                 let count = AccountChange::CountTally {
                     id: tally_id,

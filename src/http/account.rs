@@ -9,6 +9,7 @@ use axum::{
 use couple_core::{
     Secret, SessionId,
     account::{self, Account, ProfilePatch, Proof, Session, SignIn, SignUp, SignedIn},
+    mail::RetireReason,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -77,13 +78,19 @@ struct MeOut {
     #[serde(flatten)]
     account: AccountOut,
     avatar: Option<MediaOut>,
+    /// Why the address gets no mails: `bounced` or `complained`; null if it gets them.
+    ///
+    /// It still gets mails with a code or a link that are asked for; using one ends this.
+    #[schema(value_type = Option<String>)]
+    email_retired: Option<&'static str>,
 }
 
 impl MeOut {
     async fn new(app: &App, signed: &AuthSession, account: Account) -> ApiResult<Json<Self>> {
         let viewer = picture_access::viewer_of(app, signed.id(), signed.session.id).await?;
         let avatar = media::avatar(app, account.id, &viewer).await?;
-        Ok(Json(Self { account: account.into(), avatar }))
+        let email_retired = app.backend.mail().retired(account.email.key()).await?.map(RetireReason::as_str);
+        Ok(Json(Self { account: account.into(), avatar, email_retired }))
     }
 }
 

@@ -8,6 +8,7 @@ use couple::{
     account::PurgeAccountsHandler,
     core::{limits::Unlimited, mail::Mailer as _},
     http::{HttpOptions, ProxyHeader},
+    notification::NotificationPolicy,
     notify::mail::{FileMailer, Letterhead},
 };
 use serde_json::{Value, json};
@@ -74,7 +75,7 @@ async fn send(world: &World, method: &str, path: &str, token: Option<&str>, body
 
 /// Names of all kinds of mail except those of a host.
 fn kinds_of_mail() -> BTreeSet<String> {
-    let source = include_str!("../../couple-core/src/mail.rs");
+    let source = include_str!("../../couple-core/src/mail/mod.rs");
     let (_, rest) = source.split_once("pub enum Message {").unwrap();
     let (variants, _) = rest.split_once("\n}\n").unwrap();
     let names = variants.lines().filter_map(|line| line.strip_prefix("    "));
@@ -90,7 +91,9 @@ async fn forged_headers_reach_no_mail() {
     for options in
         [HttpOptions::default(), by_proxy.clone(), by_proxy.with_proxy_header(ProxyHeader::Forwarded)]
     {
-        let world = World::of(Backend::builder().limits(Unlimited).public_url(PUBLIC_URL), options);
+        let policy = NotificationPolicy::default().with_digests(true).with_mail_on_leave(true);
+        let builder = Backend::builder().limits(Unlimited).public_url(PUBLIC_URL).notifications(policy);
+        let world = World::of(builder, options);
         let (old, new) = ("ana@example.org", "new@example.org");
         let sign_up = json!({ "email": old, "display_name": "Ana" });
         send(&world, "POST", "/v1/accounts", None, &sign_up).await;
@@ -106,6 +109,11 @@ async fn forged_headers_reach_no_mail() {
         let to_ben = json!({ "email": "ben@example.org" });
         let invite = send(&world, "POST", "/v1/invites", Some(token), &to_ben).await.text("code");
         send(&world, "POST", "/v1/invites/accept", Some(&ben), &json!({ "code": invite })).await;
+        send(&world, "PATCH", "/v1/me/notifications", Some(&ben), &json!({ "digest_minutes": 5 })).await;
+        let entry = json!({ "client_id": "one", "kind": "text", "body": { "text": "Hi" } });
+        send(&world, "POST", "/v1/couple/entries", Some(token), &entry).await;
+        world.later(Duration::from_mins(5));
+        world.work().await;
         let password =
             json!({ "current_password": "mauve kettle orbit", "new_password": "seven violet otters" });
         let changed = send(&world, "PUT", "/v1/password", Some(token), &password).await;

@@ -16,6 +16,7 @@ mod deletion;
 mod devices;
 mod entry_kinds;
 mod enumeration;
+mod feedback;
 mod forged_hosts;
 mod frames;
 #[cfg(feature = "server-tests")]

@@ -60,13 +60,13 @@ pub async fn a16_tally_counts_up_to_its_limit(store: impl Store) {
     for tally in [(7, 50), (3, 90), (5, 70), (0, 60), (9, 0)]
         .map(|(count, at)| Tally { count, expires_at: world.later(at) })
     {
-        must(&store, AccountChange::PutTally { id: id(3), tally }).await;
+        must(&store, AccountChange::PutTally { id: id(3), tally, retires: None }).await;
         let live = Some(tally).filter(|tally| tally.expires_at > now);
         same(&store.tally(id(3), now).await.unwrap(), &live, what);
     }
     for (n, at) in [(4, 103), (5, 102)] {
         let tally = Tally { count: 1, expires_at: world.later(at) };
-        must(&store, AccountChange::PutTally { id: id(n), tally }).await;
+        must(&store, AccountChange::PutTally { id: id(n), tally, retires: None }).await;
     }
     // Now 3 has expired at 0, 2 expires at 101, 5 at 102, 4 at 103, and 1 at 200.
     let purge = |before, cap| AccountChange::PurgeTallies { before: world.later(before), cap };
@@ -190,7 +190,7 @@ pub async fn a18_token_session_and_tally_fields_read_back(store: impl Store) {
         let tally = Tally { count: big(n), expires_at };
         let at = expires_at.minus(MOMENT);
         same(&store.tally(id, at).await.unwrap(), &None, "a tally is found by a similar id");
-        must(&store, AccountChange::PutTally { id, tally }).await;
+        must(&store, AccountChange::PutTally { id, tally, retires: None }).await;
         same(&store.tally(id, at).await.unwrap(), &Some(tally), changed);
         same(&store.tally(id, expires_at).await.unwrap(), &None, changed);
         let count = AccountChange::CountTally { id, below: big(n) + 1, at, expires_at };

@@ -209,6 +209,7 @@ fn account_change(choices: &mut Choices<'_>) -> AccountChange {
         12 => AccountChange::PutTally {
             id: tally_id(choices.below(FEW)),
             tally: Tally { count: i64::from(choices.below(4)), expires_at: time(choices) },
+            retires: None,
         },
         13 => AccountChange::PurgeTallies { before: time(choices), cap: choices.below(3) },
         14 => {

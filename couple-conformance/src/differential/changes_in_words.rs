@@ -92,7 +92,7 @@ fn account(change: &AccountChange) -> String {
         AccountChange::RequireTally { id, below, at } => {
             format!("require {} below {below} at {}", id.words(), at.words())
         }
-        AccountChange::PutTally { id, tally } => format!("set {} to {}", id.words(), tally.words()),
+        AccountChange::PutTally { id, tally, .. } => format!("set {} to {}", id.words(), tally.words()),
         AccountChange::PurgeTallies { before, cap } => purge("tallies", &before.words(), *cap),
         AccountChange::InsertSession { session, version } => {
             format!("add the {} for version {version} of the account", row(session))

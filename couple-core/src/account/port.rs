@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::{Account, ProofForm, Session, Tally, TallyId, Token, TokenKind, Tries};
-use crate::{AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId};
+use crate::{AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId, mail::RetiredAddress};
 
 /// Changes to accounts, mailed tokens and sessions.
 ///
@@ -131,6 +131,8 @@ pub enum AccountChange {
         id: TallyId,
         /// New value.
         tally: Tally,
+        /// Address that the tally retires, for the [event](crate::events::Event::AddressRetired). A store ignores it.
+        retires: Option<Box<RetiredAddress>>,
     },
     /// Removes up to `cap` tallies that expired before `before`. The commit returns their number.
     PurgeTallies {

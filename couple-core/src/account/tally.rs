@@ -37,6 +37,11 @@ impl TallyId {
     pub fn client(keys: &Keyring, email: &EmailKey, network: &Digest) -> Self {
         Self::of(keys, "client", email, network.as_bytes())
     }
+    /// Tally of an address that is retired: its count is the reason.
+    #[must_use]
+    pub fn retired(keys: &Keyring, email: &EmailKey) -> Self {
+        Self::of(keys, "retired", email, &[])
+    }
     fn of(keys: &Keyring, what: &str, email: &EmailKey, more: &[u8]) -> Self {
         Self(keys.derive("tally", &[what.as_bytes(), email.as_str().as_bytes(), more]))
     }

@@ -7,6 +7,8 @@ mod circuit_breaker;
 #[cfg(feature = "dkim")]
 mod dkim;
 mod fakes;
+#[cfg(feature = "feedback")]
+mod feedback;
 mod file;
 mod render;
 #[cfg(feature = "sendmail")]
@@ -23,6 +25,8 @@ mod templates;
 #[cfg(feature = "dkim")]
 pub use dkim::DkimKey;
 pub use fakes::{FailingMailer, MemoryMailer};
+#[cfg(feature = "feedback")]
+pub use feedback::read_report;
 pub use file::FileMailer;
 pub use render::Letterhead;
 #[cfg(feature = "sendmail")]

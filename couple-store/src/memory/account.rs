@@ -129,7 +129,7 @@ impl AccountTables {
                     return Err(Conflict::TallyFull);
                 }
             }
-            AccountChange::PutTally { id, tally } => self.tallies.put(id, tally),
+            AccountChange::PutTally { id, tally, .. } => self.tallies.put(id, tally),
             AccountChange::PurgeTallies { before, cap } => {
                 let purged =
                     self.tallies.purge(cap, |tally| tally.expires_at < before, |tally| tally.expires_at);

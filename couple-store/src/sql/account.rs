@@ -188,7 +188,7 @@ pub(super) async fn apply<D: Dialect>(
         AccountChange::RequireTally { id, below, at } => {
             tally::require::<D>(connection, *id, *below, *at).await?;
         }
-        AccountChange::PutTally { id, tally } => tally::put::<D>(connection, *id, *tally).await?,
+        AccountChange::PutTally { id, tally, .. } => tally::put::<D>(connection, *id, *tally).await?,
         AccountChange::PurgeTallies { before, cap } => {
             let purged = tally::purge::<D>(connection, *before, *cap).await?;
             return Ok(ChangeResult::RowsAffected(purged));

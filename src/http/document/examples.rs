@@ -166,6 +166,7 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
         "MeOut" => {
             let mut me = account();
             me["avatar"] = avatar();
+            me["email_retired"] = Value::Null;
             me
         }
         "Deletion" => {

@@ -199,7 +199,7 @@ impl AccountTables {
                     return Err(Conflict::TallyFull);
                 }
             }
-            AccountChange::PutTally { id, tally } => match self.tallies.get(&id).copied() {
+            AccountChange::PutTally { id, tally, .. } => match self.tallies.get(&id).copied() {
                 Some(before) if planted("put-tally-keeps-an-existing-one") => self.put_tally(id, before),
                 Some(before) if planted("put-tally-adds-the-counts") => {
                     self.put_tally(id, Tally { count: before.count + tally.count, ..tally });

@@ -13,6 +13,7 @@ use crate::{
     Keyring, RequestContext, Secret, Timestamp,
     account::{Account, AccountChange, AccountError, MailJob, MailLimits, Tally, TallyId},
     limits::{LimitKey, Limited, per_client},
+    mail,
 };
 
 /// Admitted attempt with a password or a mailed code, with the tally that counts it if it is wrong.
@@ -208,25 +209,30 @@ impl Accounts {
     }
 
     /// Change that makes the client's network known, after a proof of the address from it.
-    pub(super) fn remember_client(
+    fn remember_client(&self, context: &RequestContext, email: &EmailKey, now: Timestamp) -> Change {
+        let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, context));
+        let tally = Tally { count: 1, expires_at: now.plus(self.policy.known_network_time) };
+        AccountChange::PutTally { id, tally, retires: None }.into()
+    }
+
+    /// Changes after a code or link that was mailed to an address: the client's network becomes known, and the address gets mails
+    /// again if it was retired.
+    pub(super) fn address_is_proven(
         &self,
         context: &RequestContext,
         email: &EmailKey,
         now: Timestamp,
-    ) -> Change {
-        let id = TallyId::client(&self.ports.keys, email, &client_network(&self.ports.keys, context));
-        let tally = Tally { count: 1, expires_at: now.plus(self.policy.known_network_time) };
-        AccountChange::PutTally { id, tally }.into()
+    ) -> [Change; 2] {
+        [self.remember_client(context, email, now), mail::restore(&self.ports.keys, email, now)]
     }
 
     /// Changes that reset the wrong passwords of an address, after its password has changed.
     pub(super) fn forget_guesses(&self, email: &EmailKey, now: Timestamp) -> impl Iterator<Item = Change> {
         let keys = &self.ports.keys;
         let of_sign_in = [false, true].map(|known| TallyId::passwords(keys, email, known));
-        of_sign_in
-            .into_iter()
-            .chain([TallyId::repeated_passwords(keys, email)])
-            .map(move |id| AccountChange::PutTally { id, tally: Tally { count: 0, expires_at: now } }.into())
+        of_sign_in.into_iter().chain([TallyId::repeated_passwords(keys, email)]).map(move |id| {
+            AccountChange::PutTally { id, tally: Tally { count: 0, expires_at: now }, retires: None }.into()
+        })
     }
 }
 

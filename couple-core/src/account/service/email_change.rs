@@ -128,7 +128,7 @@ impl Accounts {
                     }
                     Some(account) if !presented.is_second() && holder.is_none() => {
                         let mut changes = rules::confirm_email(account, presented, now);
-                        changes.push(self.remember_client(context, presented.token.email.key(), now));
+                        changes.extend(self.address_is_proven(context, presented.token.email.key(), now));
                         changes
                             .push(self.notify(account, |to, locale| MailJob::EmailChanged { to, locale })?);
                         changes.push(self.notify(account, |_, locale| MailJob::EmailConfirmed {

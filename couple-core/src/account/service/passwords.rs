@@ -54,7 +54,7 @@ impl Accounts {
             |_, ResetFacts { presented, account, hash }| {
                 let mut changes = rules::set_password(account, hash.clone(), Some(presented), None, now);
                 changes.extend(self.forget_guesses(account.email.key(), now));
-                changes.push(self.remember_client(context, account.email.key(), now));
+                changes.extend(self.address_is_proven(context, account.email.key(), now));
                 changes.push(self.notify(account, |to, locale| MailJob::PasswordChanged { to, locale })?);
                 Ok(Decision::commit(changes, ()))
             },

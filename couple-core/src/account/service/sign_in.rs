@@ -153,7 +153,7 @@ impl Accounts {
                         rules::sign_in(account, None, Some(presented), new.session.clone(), now)
                             .map_err(Failure::Refused)?;
                     changes.extend(proof.require_below(now));
-                    changes.push(self.remember_client(context, account.email.key(), now));
+                    changes.extend(self.address_is_proven(context, account.email.key(), now));
                     let answer = SignedIn { account, session: new.session, token: new.token };
                     Ok(Decision::Commit { changes, outcome: new.outcome, answer })
                 },

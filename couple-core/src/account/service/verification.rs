@@ -87,7 +87,7 @@ impl Accounts {
                     }
                     .map_err(Failure::Refused)?;
                     changes.extend(proof.require_below(now));
-                    changes.push(self.remember_client(context, facts.presented.token.email.key(), now));
+                    changes.extend(self.address_is_proven(context, facts.presented.token.email.key(), now));
                     let answer = SignedIn { account, session: new.session, token: new.token };
                     Ok(Decision::Commit { changes, outcome: new.outcome, answer })
                 },

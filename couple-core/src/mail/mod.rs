@@ -1,10 +1,17 @@
 //! Port for sending mail. Core passes data; the adapter writes the text.
 
+mod checked_mailer;
+
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{DisplayName, EmailAddress, Error, Label, Locale, Secret, Timestamp};
+
+pub(crate) use checked_mailer::restore;
+pub use checked_mailer::{
+    CheckedMailer, DeliveryReport, ReportKind, ReportOutcome, RetireReason, RetiredAddress,
+};
 
 /// Mail to one recipient.
 #[derive(Debug, Clone)]
