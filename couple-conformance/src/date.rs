@@ -34,7 +34,7 @@ fn day(text: &str) -> CalendarDay {
 }
 
 fn end(couple: &Couple, world: &World) -> PairingChange {
-    PairingChange::End { id: couple.id, members: couple.members, at: world.later(1) }
+    PairingChange::End { id: couple.id, members: couple.members, at: world.later(1), by: None }
 }
 
 /// Expects that a date reads back as expected, alone and in the list; `what` is what was done before.
