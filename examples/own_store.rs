@@ -26,8 +26,8 @@ use async_trait::async_trait;
 use couple::{
     AccountId, CoupleId, Error, ErrorKind, Store, Timestamp,
     account::{
-        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId,
-        Token, TokenKind, Tries,
+        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, SessionToken,
+        Tally, TallyId, Token, TokenKind, Tries,
     },
     core::{
         Change, ChangeResult, CommitError, Committed, Conflict, DateId, DeviceId, Digest, DisplayName,
@@ -305,7 +305,7 @@ structs! {
         id, kind, email, account, link, session, network, tries, foreign_tries, used_form, display_name, locale,
         created_at, code_expires_at, expires_at, used_at
     }
-    Session { id, account, token, device, created_at, authenticated_at, seen_at, expires_at }
+    Session { id, account, token, device, created_at, authenticated_at, seen_at, expires_at, widget_token }
     Tally { count, expires_at }
     Invite { id, inviter, inviter_email, target, message, code, link, created_at, expires_at, state }
     Couple { id, members, since, epoch, ended_at, title, anniversary, previous, restore, head_seq, read }
@@ -453,6 +453,7 @@ tables! {
     }
     Session, "session", |row| (row.account, row.id), {
         SESSION_BY_BEARER_TOKEN: [row.token],
+        SESSION_BY_WIDGET_TOKEN: row.widget_token,
         SESSION_BY_ACCOUNT: [(row.account, row.created_at)],
         SESSION_BY_EXPIRY: [row.expires_at],
         SESSION_BY_USE: [row.seen_at],
@@ -803,6 +804,8 @@ impl View<'_> {
                 self.account_of_version(session.account, version)?;
                 let exists = self.get::<Session>(&(session.account, session.id))?.is_some();
                 let taken = self.has(&SESSION_BY_BEARER_TOKEN.at(&session.token));
+                let is_taken = |token: &Digest| self.has(&SESSION_BY_WIDGET_TOKEN.at(token));
+                let taken = taken || session.widget_token.as_ref().is_some_and(is_taken);
                 require(!exists && !taken, Conflict::SessionExists(session.id))?;
                 self.put(&session)?;
             }
@@ -810,6 +813,19 @@ impl View<'_> {
                 if let Some(session) = self.get::<Session>(&(account, id))? {
                     self.put(&Session { seen_at, ..session })?;
                 }
+            }
+            AccountChange::SetWidgetToken { account, id, token, most } => {
+                let session: Option<Session> = self.get(&(account, id))?;
+                let session = session.ok_or(Conflict::SessionEnded(id))?;
+                if let Some(token) = token {
+                    let owner = self.first(&SESSION_BY_WIDGET_TOKEN.at(&token))?;
+                    let is_free = owner.is_none_or(|one| (one.account, one.id) == (account, id));
+                    require(is_free, Conflict::SessionExists(id))?;
+                    let has_one = |one: &Session| one.id != id && one.widget_token.is_some();
+                    let others = self.select(&Scan::rows(&account), most, has_one)?;
+                    require(others.len() < most as usize, Conflict::TooManyWidgetTokens(account))?;
+                }
+                self.put(&Session { widget_token: token, ..session })?;
             }
             AccountChange::EndSession { account, id } => {
                 self.end_sessions(account, &Scan::rows(&(account, id)), |session| session == id)?;
@@ -1635,6 +1651,20 @@ impl AccountReads for LogStore {
         self.read(|view| {
             let Some(session) = view.first(&SESSION_BY_BEARER_TOKEN.at(token))? else { return Ok(None) };
             Ok(view.get(&session.account)?.map(|account| (session, account)))
+        })
+    }
+    async fn session_and_couple(
+        &self,
+        token: &SessionToken,
+    ) -> Result<Option<(Session, Account, Option<Couple>)>, Error> {
+        self.read(|view| {
+            let session = match token {
+                SessionToken::Bearer(token) => view.first(&SESSION_BY_BEARER_TOKEN.at(token))?,
+                SessionToken::Widget(token) => view.first(&SESSION_BY_WIDGET_TOKEN.at(token))?,
+            };
+            let Some(session) = session else { return Ok(None) };
+            let couple = view.first(&ACTIVE_COUPLE_BY_MEMBER.at(&session.account))?;
+            Ok(view.get(&session.account)?.map(|account| (session, account, couple)))
         })
     }
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error> {

@@ -241,6 +241,7 @@ impl World {
             authenticated_at: self.now(),
             seen_at: self.now(),
             expires_at: self.now().plus(Duration::from_hours(24 * 40)),
+            widget_token: None,
         };
         let couple = Couple {
             id: ports.new_id(),

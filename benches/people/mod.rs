@@ -34,6 +34,7 @@ fn person(ports: &Ports, n: usize, bearer: &str) -> (AccountId, [Change; 2]) {
         authenticated_at: now,
         seen_at: now,
         expires_at: now.plus(Duration::from_hours(1)),
+        widget_token: None,
     };
     (id, [AccountChange::Insert(account).into(), AccountChange::InsertSession { session, version: 0 }.into()])
 }

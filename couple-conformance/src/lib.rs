@@ -176,7 +176,8 @@ macro_rules! store {
                 a15_each_form_of_a_token_is_redeemed_once, a16_tally_counts_up_to_its_limit,
                 a17_only_tokens_of_present_sessions_are_returned,
                 a18_token_session_and_tally_fields_read_back, a19_sessions_are_listed_newest_first,
-                a20_session_has_the_present_state_of_its_account, a21_link_and_bearer_token_are_unique;
+                a20_session_has_the_present_state_of_its_account, a21_link_and_bearer_token_are_unique,
+                a22_session_is_found_with_its_couple, a23_widget_tokens_are_limited_and_unique;
             pairing: p1_account_is_in_at_most_one_couple, p2_both_members_are_paired_or_neither,
                 p3_invite_is_closed_once, p4_address_pair_has_one_open_invite,
                 p5_paired_account_cannot_invite, p6_withdrawal_closes_all_open_invites,
@@ -278,7 +279,8 @@ macro_rules! store {
                         a6_each_wrong_code_is_counted, a9_only_sessions_of_the_account_are_ended,
                         a14_tokens_end_with_their_session, a15_each_form_of_a_token_is_redeemed_once,
                         a16_tally_counts_up_to_its_limit, a17_only_tokens_of_present_sessions_are_returned,
-                        a20_session_has_the_present_state_of_its_account, a21_link_and_bearer_token_are_unique;
+                        a20_session_has_the_present_state_of_its_account, a21_link_and_bearer_token_are_unique,
+                        a22_session_is_found_with_its_couple, a23_widget_tokens_are_limited_and_unique;
                     pairing: p1_account_is_in_at_most_one_couple, p2_both_members_are_paired_or_neither,
                         p3_invite_is_closed_once, p4_address_pair_has_one_open_invite,
                         p7_end_of_a_couple_unpairs_both_members, p10_blocks_are_found_by_id_and_by_address,

@@ -272,6 +272,12 @@ impl Sample {
             AccountChange::PurgeTallies { before: at, cap: 9 },
             AccountChange::InsertSession { session: self.new_session.clone(), version: 0 },
             AccountChange::TouchSession { account, id: session.id, seen_at: at },
+            AccountChange::SetWidgetToken {
+                account,
+                id: session.id,
+                token: Some(digest(&[b"new widget"])),
+                most: 9,
+            },
             AccountChange::EndSession { account, id: session.id },
             AccountChange::EndSessions { account, except: None },
             AccountChange::PurgeTokens { before: world.now(), cap: 9 },

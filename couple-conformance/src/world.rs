@@ -118,6 +118,7 @@ impl World {
             authenticated_at: self.now(),
             seen_at: self.now(),
             expires_at: self.later(3600),
+            widget_token: None,
         }
     }
     /// Open invite that is valid for an hour.

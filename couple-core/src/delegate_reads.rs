@@ -90,6 +90,13 @@ macro_rules! __every_read {
                 session_by_token(
                     token: &$crate::Digest
                 ) -> Option<($crate::account::Session, $crate::account::Account)>;
+                session_and_couple(
+                    token: &$crate::account::SessionToken
+                ) -> Option<(
+                    $crate::account::Session,
+                    $crate::account::Account,
+                    Option<$crate::pairing::Couple>
+                )>;
                 sessions_of(account: $crate::AccountId) -> Vec<$crate::account::Session>;
                 tally(id: $crate::account::TallyId, now: $crate::Timestamp) -> Option<$crate::account::Tally>;
                 present_sessions(tokens: &[$crate::Digest]) -> Vec<$crate::Digest>;

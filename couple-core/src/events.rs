@@ -169,6 +169,7 @@ impl<'a> Event<'a> {
                 | AccountChange::RequireTally { .. }
                 | AccountChange::InsertSession { .. }
                 | AccountChange::TouchSession { .. }
+                | AccountChange::SetWidgetToken { .. }
                 | AccountChange::EndSession { .. }
                 | AccountChange::EndSessions { .. }
                 | AccountChange::PurgeTallies { .. }

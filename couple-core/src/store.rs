@@ -73,6 +73,7 @@ impl Change {
                 | AccountChange::RequireTally { .. }
                 | AccountChange::InsertSession { .. }
                 | AccountChange::TouchSession { .. }
+                | AccountChange::SetWidgetToken { .. }
                 | AccountChange::PurgeTallies { .. }
                 | AccountChange::PurgeTokens { .. }
                 | AccountChange::PurgeSessions { .. } => Vec::new(),
@@ -293,6 +294,9 @@ pub enum Conflict {
     /// The account has a session with this id, or a session with this bearer token exists.
     #[error("session {0} exists")]
     SessionExists(SessionId),
+    /// The account has reached its limit of sessions with a widget token.
+    #[error("account {0} has too many widget tokens")]
+    TooManyWidgetTokens(AccountId),
     /// The tally has reached its limit.
     #[error("tally is full")]
     TallyFull,
@@ -387,7 +391,7 @@ macro_rules! conflict_names {
     };
 }
 conflict_names! {
-    AccountExists, AccountChanged(_), TokenExists(_), TokenChanged(_), SessionEnded(_), SessionExists(_), TallyFull, Paired(_),
+    AccountExists, AccountChanged(_), TokenExists(_), TokenChanged(_), SessionEnded(_), SessionExists(_), TooManyWidgetTokens(_), TallyFull, Paired(_),
     InviteCrossed, InviteClosed(_), TooManyInvites(_), InviteExists(_), CoupleChanged(_), CoupleEnded(_), CoupleLives(_),
     ClientIdUsed, EntryClosed(_), MediaExists, MediaChanged(_), AvatarChanged(_), QuotaExceeded, SpaceClosed(_),
     SpaceNotEmpty(_), UploadChanged(_), TooManyDevices(_), PreferencesChanged(_), DateChanged(_), TooManyDates(_), ClaimLost(_), NoDeadJob(_), KeyUsed,

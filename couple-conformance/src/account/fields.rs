@@ -155,6 +155,7 @@ pub async fn a18_token_session_and_tally_fields_read_back(store: impl Store) {
             authenticated_at: after_2038(2),
             seen_at: before_1970(3),
             expires_at: after_2038(4),
+            widget_token: Some(digest(&[b"widget"])),
             ..world.session(account.id)
         },
         Session {

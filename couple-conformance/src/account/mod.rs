@@ -1,10 +1,11 @@
-//! A1–A21: accounts, mailed tokens, sessions and tallies.
+//! A1–A23: accounts, mailed tokens, sessions and tallies.
 
 mod fields;
 mod removal;
 mod row;
 mod session;
 mod token;
+mod widget;
 
 use std::collections::BTreeSet;
 
@@ -38,6 +39,7 @@ pub use self::{
         a8_only_matching_tokens_are_ended, a15_each_form_of_a_token_is_redeemed_once,
         a17_only_tokens_of_present_sessions_are_returned,
     },
+    widget::{a22_session_is_found_with_its_couple, a23_widget_tokens_are_limited_and_unique},
 };
 
 const KINDS: [TokenKind; 5] =

@@ -152,11 +152,12 @@ fn new_session(n: u32, bearer: u32, seen: u32) -> Session {
         authenticated_at: timestamp(n / 3 + 1),
         seen_at: timestamp(seen),
         expires_at: timestamp(n / 3 + 7),
+        widget_token: None,
     }
 }
 
 fn account_change(choices: &mut Choices<'_>) -> AccountChange {
-    const WEIGHTS: [u32; 20] = [4, 3, 1, 4, 2, 1, 2, 2, 1, 1, 2, 1, 1, 1, 5, 1, 1, 1, 1, 1];
+    const WEIGHTS: [u32; 21] = [4, 3, 1, 4, 2, 1, 2, 2, 1, 1, 2, 1, 1, 1, 5, 1, 1, 1, 1, 1, 4];
     match choices.weighted(&WEIGHTS) {
         0 => AccountChange::Insert(account_row(choices, false)),
         1 => AccountChange::Update(account_row(choices, true)),
@@ -215,8 +216,9 @@ fn account_change(choices: &mut Choices<'_>) -> AccountChange {
         14 => {
             let (n, seen) = (choices.below(SESSIONS), choices.below(12));
             let bearer = own_or_other(choices, n, SESSIONS);
+            let widget_token = choices.maybe(4).map(|_| digest_of("widget token", bearer));
             AccountChange::InsertSession {
-                session: new_session(n, bearer, seen),
+                session: Session { widget_token, ..new_session(n, bearer, seen) },
                 version: i64::from(choices.below(3)),
             }
         }
@@ -236,8 +238,20 @@ fn account_change(choices: &mut Choices<'_>) -> AccountChange {
             except: choices.maybe(SESSIONS).map(session_id),
         },
         18 => AccountChange::PurgeTokens { before: time(choices), cap: choices.below(3) },
-        _ => {
+        19 => {
             AccountChange::PurgeSessions { before: time(choices), idle: time(choices), cap: choices.below(3) }
+        }
+        _ => {
+            let n = choices.below(SESSIONS);
+            // Mostly a session of the account.
+            let owner = if choices.below(8) == 7 { choices.below(ACCOUNTS) } else { n % ACCOUNTS };
+            let token = choices.flag().then(|| digest_of("widget token", own_or_other(choices, n, SESSIONS)));
+            AccountChange::SetWidgetToken {
+                account: account_id(owner),
+                id: session_id(n),
+                token,
+                most: choices.below(3),
+            }
         }
     }
 }

@@ -100,6 +100,10 @@ fn account(change: &AccountChange) -> String {
         AccountChange::TouchSession { account, id, seen_at } => {
             format!("{} uses {} at {}", account.words(), id.words(), seen_at.words())
         }
+        AccountChange::SetWidgetToken { account, id, token, most } => {
+            let (account, id) = (account.words(), id.words());
+            format!("set the widget token of {id} of {account} to {}, with a limit of {most}", token.words())
+        }
         AccountChange::EndSession { account, id } => format!("end {} of {}", id.words(), account.words()),
         AccountChange::EndSessions { account, except: kept } => {
             format!("end all sessions of {}{}", account.words(), except(kept))

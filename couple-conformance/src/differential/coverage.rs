@@ -37,7 +37,7 @@ macro_rules! variants {
 variants! {
     Account(AccountChange): Insert, Update, Erase, InsertToken, RedeemToken, RequireToken, RedeemForm, CountTries,
         EndTokens, EndTokensOf, CountTally, RequireTally, PutTally, PurgeTallies, InsertSession, TouchSession,
-        EndSession, EndSessions, PurgeTokens, PurgeSessions;
+        SetWidgetToken, EndSession, EndSessions, PurgeTokens, PurgeSessions;
     Pairing(PairingChange): InsertInvite, CloseInvite, WithdrawInvitesOf, Pair, ExpectUnpaired, Describe, Restore,
         End, Block, Unblock, Forget, SetErasure, FinishErasure, Anonymize, PurgeInvites;
     Timeline(TimelineChange): Append, Edit, Delete, React, MarkRead, Erase;

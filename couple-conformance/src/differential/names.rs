@@ -144,9 +144,10 @@ pub(super) fn token_kind(choices: &mut Choices<'_>) -> TokenKind {
     KINDS[choices.weighted(&[6, 6, 1, 1, 1])]
 }
 
-const DIGESTS: [&str; 10] = [
+const DIGESTS: [&str; 11] = [
     "link of token",
     "bearer of session",
+    "widget token",
     "code of invite",
     "link of invite",
     "network",

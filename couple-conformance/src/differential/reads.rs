@@ -6,10 +6,10 @@ use std::{
 };
 
 use couple_core::{
-    Error, Store, Timestamp,
-    account::TokenKind,
+    Digest, Error, Store, Timestamp,
+    account::{Account, Session, SessionToken, TokenKind},
     media::Space,
-    pairing::{Side, pair_key},
+    pairing::{Couple, Side, pair_key},
     timeline::Page,
 };
 
@@ -71,6 +71,8 @@ pub(super) const OPTIONS: &[&str] = &[
     "open_tokens of reset",
     "open_tokens of email",
     "open_tokens of cancel",
+    "session_and_couple by bearer token",
+    "session_and_couple by widget token",
     "present_sessions of none",
     "present_sessions of some",
     "couples_page, first page",
@@ -215,6 +217,15 @@ fn space(choices: &mut Choices<'_>) -> Space {
     }
 }
 
+async fn session_and_couple(
+    store: Arc<dyn Store>,
+    digest: Digest,
+    is_widget: bool,
+) -> Result<Option<(Session, Account, Option<Couple>)>, Error> {
+    let token = if is_widget { SessionToken::Widget(digest) } else { SessionToken::Bearer(digest) };
+    store.session_and_couple(&token).await
+}
+
 pub(super) fn read_of(method: Method, choices: &mut Choices<'_>) -> Read {
     let none = Vec::new;
     match method {
@@ -291,6 +302,16 @@ pub(super) fn read_of(method: Method, choices: &mut Choices<'_>) -> Read {
             read!(method, vec![option], [tokens], "present sessions of: {tokens}", |store| sorted(
                 store.present_sessions(&tokens)
             ))
+        }
+        Method::session_and_couple => {
+            let (is_widget, n) = (choices.flag(), choices.below(SESSIONS));
+            let (option, digest) = match is_widget {
+                false => ("session_and_couple by bearer token", digest_of("bearer of session", n)),
+                true => ("session_and_couple by widget token", digest_of("widget token", n)),
+            };
+            read!(method, vec![option], [digest, is_widget], "session and couple of the {digest}", |store| {
+                session_and_couple(store, digest, is_widget)
+            })
         }
         Method::couple => {
             let id = couple_id(choices.below(COUPLES));

@@ -123,7 +123,9 @@ rows! {
         id, kind, email, account, link, session, network, tries, foreign_tries, used_form, display_name, locale,
         created_at, code_expires_at, expires_at, used_at,
     } => id.words();
-    Session { id, account, token, device, created_at, authenticated_at, seen_at, expires_at } => id.words();
+    Session {
+        id, account, token, device, created_at, authenticated_at, seen_at, expires_at, widget_token,
+    } => id.words();
     Tally { count, expires_at } => "tally".to_owned();
     Couple {
         id, members, since, epoch, ended_at, title, anniversary, previous, restore, head_seq, read,
@@ -192,6 +194,14 @@ impl ToRow for (Session, Account) {
         let (mut row, account) = (self.0.to_row(), self.1.to_row());
         row.fields.extend(account.fields);
         row
+    }
+}
+impl ToRows for Option<(Session, Account, Option<Couple>)> {
+    fn to_rows(&self) -> Vec<Row> {
+        let Some((session, account, couple)) = self else { return Vec::new() };
+        let mut rows = vec![session.to_row(), account.to_row()];
+        rows.extend(couple.to_rows());
+        rows
     }
 }
 impl ToRow for (MediaId, Rendition) {

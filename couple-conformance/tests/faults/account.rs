@@ -123,6 +123,24 @@ faults! { FaultyStore::new();
     "token-link-is-not-unique": account::a21_link_and_bearer_token_are_unique, "used link is added";
     "session-replaces-the-same-id": account::a21_link_and_bearer_token_are_unique, "session with a used id is added";
     "session-bearer-is-not-unique": account::a21_link_and_bearer_token_are_unique, "used bearer token is added";
+    "session-widget-token-is-lost": account::a18_token_session_and_tally_fields_read_back, "a session";
+    "session-and-couple-has-a-cached-account": account::a22_session_is_found_with_its_couple, "the present state of its account and couple";
+    "session-and-couple-finds-an-ended-couple": account::a22_session_is_found_with_its_couple, "the present state of its account and couple";
+    "session-and-couple-has-no-couple": account::a22_session_is_found_with_its_couple, "the present state of its account and couple";
+    "widget-token-writes-nothing": account::a22_session_is_found_with_its_couple, "the present state of its account and couple";
+    "widget-tokens-are-bearer-tokens": account::a22_session_is_found_with_its_couple, "by a token of the other kind";
+    "bearer-tokens-are-widget-tokens": account::a22_session_is_found_with_its_couple, "by a token of the other kind";
+    "widget-token-is-not-removed": account::a22_session_is_found_with_its_couple, "that was replaced or removed";
+    "ended-sessions-are-found-by-their-widget-token": account::a22_session_is_found_with_its_couple, "an ended session is found by its widget token";
+    "widget-token-of-an-ended-session": account::a22_session_is_found_with_its_couple, "an ended session gets a widget token";
+    "widget-tokens-of-every-account-count": account::a23_widget_tokens_are_limited_and_unique, "exceed the limit, or fewer succeed than fit";
+    "widget-token-ignores-the-limit": account::a23_widget_tokens_are_limited_and_unique, "exceed the limit, or fewer succeed than fit";
+    "widget-token-limit-is-one-more": account::a23_widget_tokens_are_limited_and_unique, "exceed the limit, or fewer succeed than fit";
+    "replaced-widget-token-counts": account::a23_widget_tokens_are_limited_and_unique, "cannot be replaced at the limit";
+    "widget-token-reads-a-prefix": account::a23_widget_tokens_are_limited_and_unique, "by a similar widget token";
+    "widget-token-conflicts-with-itself": account::a23_widget_tokens_are_limited_and_unique, "cannot keep its widget token";
+    "widget-token-is-not-unique": account::a23_widget_tokens_are_limited_and_unique, "two sessions have a widget token";
+    "session-widget-token-is-not-unique": account::a23_widget_tokens_are_limited_and_unique, "with a used widget token is added";
 }
 
 column_faults! { FaultyStore::new();

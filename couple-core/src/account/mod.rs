@@ -26,7 +26,7 @@ pub use hashing_pool::HashingPool;
 pub use job::{MailJob, MailJobHandler};
 pub use limits::{AccountLimits, GuessLimits, MailLimits};
 pub use password::{Password, PasswordHash};
-pub use port::{AccountChange, AccountReads, SeenToken};
+pub use port::{AccountChange, AccountReads, SeenToken, SessionToken};
 pub use purge::{
     PurgeAccounts, PurgeAccountsHandler, PurgePlan, PurgeReport, PurgeTokens, PurgeTokensHandler,
 };
@@ -194,6 +194,8 @@ pub struct Session {
     pub seen_at: Timestamp,
     /// Expiry of the session, however often it is used.
     pub expires_at: Timestamp,
+    /// SHA-256 of the session's widget token, with which a widget reads a [glance](crate::glance) and nothing else.
+    pub widget_token: Option<Digest>,
 }
 
 impl Session {
@@ -248,6 +250,8 @@ crate::options! {
         pub(crate) seen_resolution: Duration = Duration::from_mins(10), with_seen_resolution;
         /// Sets the time after a proof of identity in which a session may perform irreversible actions. Default: 10 min.
         pub(crate) recent_sign_in_time: Duration = Duration::from_mins(10), with_recent_sign_in_time;
+        /// Sets the maximum number of sessions of an account that have a widget token. Default: 5.
+        pub(crate) max_widget_tokens: u32 = 5, with_max_widget_tokens;
         /// Sets the time between a deletion request and the deletion, also of users of a host ([`Erasures`]).
         ///
         /// Default: 14 days.
@@ -265,6 +269,11 @@ impl AccountPolicy {
     #[must_use]
     pub const fn password_guesses_per_day(&self) -> i64 {
         self.password_guesses_per_day
+    }
+    /// Maximum number of sessions of an account that have a widget token.
+    #[must_use]
+    pub const fn max_widget_tokens(&self) -> u32 {
+        self.max_widget_tokens
     }
     /// Time for which a client network is known after an address was proven from it.
     #[must_use]
@@ -305,6 +314,9 @@ pub enum AccountError {
     /// The account has no session with this id.
     #[error("no such session")]
     SessionNotFound,
+    /// The maximum number of other sessions of the account have a widget token.
+    #[error("{0} other sessions have a widget token already; end one of them first")]
+    TooManyWidgetTokens(u32),
     /// A rate limit is used up; the value is the time until a retry can succeed.
     #[error("too many attempts; wait {} s", .0.as_secs().max(1))]
     RateLimited(Duration),
@@ -324,6 +336,7 @@ impl AccountError {
             Self::Unauthenticated => "unauthenticated",
             Self::RecentSignInRequired => "recent_sign_in_required",
             Self::SessionNotFound => "session_not_found",
+            Self::TooManyWidgetTokens(_) => "too_many_widget_tokens",
             Self::RateLimited(_) => "rate_limited",
             Self::KeyReused => "idempotency_key_reused",
         }

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 
 use super::{Account, ProofForm, Session, Tally, TallyId, Token, TokenKind, Tries};
-use crate::{AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId, mail::RetiredAddress};
+use crate::{
+    AccountId, Digest, EmailKey, Error, SessionId, Timestamp, TokenId, mail::RetiredAddress, pairing::Couple,
+};
 
 /// Changes to accounts, mailed tokens and sessions.
 ///
@@ -145,7 +147,8 @@ pub enum AccountChange {
     ///
     /// Preconditions: its account still has this version
     /// ([`AccountChanged`](crate::Conflict::AccountChanged)), so that the proof of identity is still valid; its
-    /// id in the account and its bearer token are unused ([`SessionExists`](crate::Conflict::SessionExists)).
+    /// id in the account, its bearer token and its widget token are unused
+    /// ([`SessionExists`](crate::Conflict::SessionExists)).
     InsertSession {
         /// Session to add.
         session: Session,
@@ -160,6 +163,22 @@ pub enum AccountChange {
         id: SessionId,
         /// Time of the use.
         seen_at: Timestamp,
+    },
+    /// Sets, replaces or removes the widget token of a session.
+    ///
+    /// Preconditions, in this order: the session exists ([`SessionEnded`](crate::Conflict::SessionEnded)); of a new
+    /// token, no other session has it ([`SessionExists`](crate::Conflict::SessionExists)), and fewer than `most` other
+    /// sessions of the account have a widget token
+    /// ([`TooManyWidgetTokens`](crate::Conflict::TooManyWidgetTokens)).
+    SetWidgetToken {
+        /// Account that owns the session.
+        account: AccountId,
+        /// Id of the session.
+        id: SessionId,
+        /// SHA-256 of the new token; none removes the token.
+        token: Option<Digest>,
+        /// Maximum number of sessions of the account with a widget token, this one included.
+        most: u32,
     },
     /// Ends a session of an account, if it exists.
     ///
@@ -197,6 +216,15 @@ pub enum AccountChange {
         /// Maximum number of sessions to remove.
         cap: u32,
     },
+}
+
+/// SHA-256 of a token by which a session is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionToken {
+    /// The bearer token of the session.
+    Bearer(Digest),
+    /// The widget token of the session.
+    Widget(Digest),
 }
 
 /// State that a token must still have when it is used.
@@ -244,6 +272,12 @@ pub struct SeenToken {
 /// * **A20** A session is found by its bearer token with the present state of its account.
 /// * **A21** Links of tokens and bearer tokens of sessions are unique, and all 32 bytes are compared. A token or
 ///   session with the id, or with the link or bearer token, of another one conflicts and does not replace it.
+/// * **A22** A session is found by its bearer token, or by its widget token, with the present state of its account and
+///   the account's current couple. It is not found by a token of the other kind, by a token that was replaced or
+///   removed, nor after its end.
+/// * **A23** An account never has more sessions with a widget token than `most`: of 50 concurrent changes as many
+///   succeed as fit. Sessions of other accounts do not count, nor does the session whose token is replaced. Widget
+///   tokens are unique, and all 32 bytes are compared.
 #[async_trait]
 pub trait AccountReads: Send + Sync {
     /// Account with this id.
@@ -275,6 +309,13 @@ pub trait AccountReads: Send + Sync {
     ) -> Result<Vec<Token>, Error>;
     /// Session with this digest of its bearer token, and its account.
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error>;
+    /// Session with this token, its account, and the current couple of the account, in one read.
+    ///
+    /// Each look of a widget calls this, mostly to find that nothing has changed: an adapter uses one statement.
+    async fn session_and_couple(
+        &self,
+        token: &SessionToken,
+    ) -> Result<Option<(Session, Account, Option<Couple>)>, Error>;
     /// Sessions of an account, newest first, at most 200.
     async fn sessions_of(&self, account: AccountId) -> Result<Vec<Session>, Error>;
     /// Tally that has not expired at `now`.

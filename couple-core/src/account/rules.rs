@@ -490,6 +490,7 @@ mod tests {
             authenticated_at: at(0),
             seen_at: at(0),
             expires_at: at(999_999),
+            widget_token: None,
         }
     }
 

@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use couple_core::{
     AccountId, ChangeResult, Conflict, Digest, EmailKey, Error, SessionId, Timestamp, TokenId,
     account::{
-        Account, AccountChange, AccountReads, SeenToken, Session, Tally, TallyId, Token, TokenKind, Tries,
+        Account, AccountChange, AccountReads, SeenToken, Session, SessionToken, Tally, TallyId, Token,
+        TokenKind, Tries,
     },
+    pairing::Couple,
 };
 
 use super::{MAX, MemoryStore, NIL, device::DeviceTables, notification::NotificationTables, table::Table};
@@ -19,6 +21,7 @@ pub(super) struct AccountTables {
     by_target: Table<(TokenKind, EmailKey, TokenId), ()>,
     sessions: Table<(AccountId, SessionId), Session>,
     by_bearer: Table<Digest, (AccountId, SessionId)>,
+    by_widget: Table<Digest, (AccountId, SessionId)>,
     tallies: Table<TallyId, Tally>,
 }
 
@@ -137,16 +140,47 @@ impl AccountTables {
             }
             AccountChange::InsertSession { session, version } => {
                 self.current(session.account, version)?;
-                if self.sessions.has(&(session.account, session.id)) || self.by_bearer.has(&session.token) {
+                let key = (session.account, session.id);
+                let is_taken = |token: &Digest| self.by_widget.has(token);
+                if self.sessions.has(&key)
+                    || self.by_bearer.has(&session.token)
+                    || session.widget_token.as_ref().is_some_and(is_taken)
+                {
                     return Err(Conflict::SessionExists(session.id));
                 }
-                self.by_bearer.put(session.token, (session.account, session.id));
-                self.sessions.put((session.account, session.id), session);
+                self.by_bearer.put(session.token, key);
+                if let Some(token) = session.widget_token {
+                    self.by_widget.put(token, key);
+                }
+                self.sessions.put(key, session);
             }
             AccountChange::TouchSession { account, id, seen_at } => {
                 if let Some(session) = self.sessions.get(&(account, id)).cloned() {
                     self.sessions.put((account, id), Session { seen_at, ..session });
                 }
+            }
+            AccountChange::SetWidgetToken { account, id, token, most } => {
+                let key = (account, id);
+                let Some(session) = self.sessions.get(&key).cloned() else {
+                    return Err(Conflict::SessionEnded(id));
+                };
+                if let Some(token) = token {
+                    if self.by_widget.get(&token).is_some_and(|owner| *owner != key) {
+                        return Err(Conflict::SessionExists(id));
+                    }
+                    let others =
+                        self.sessions_of(account).filter(|one| one.id != id && one.widget_token.is_some());
+                    if others.count() >= most as usize {
+                        return Err(Conflict::TooManyWidgetTokens(account));
+                    }
+                }
+                if let Some(former) = session.widget_token {
+                    self.by_widget.remove(&former);
+                }
+                if let Some(token) = token {
+                    self.by_widget.put(token, key);
+                }
+                self.sessions.put(key, Session { widget_token: token, ..session });
             }
             AccountChange::EndSession { account, id } => {
                 self.end_session(account, id);
@@ -179,7 +213,7 @@ impl AccountTables {
                     |session| session.seen_at,
                 ));
                 for session in &purged {
-                    self.by_bearer.remove(&session.token);
+                    self.unindex_session(session);
                     devices.end_sessions(session.account, |id| id == session.id);
                 }
                 return Ok(ChangeResult::RowsAffected(purged.len() as u64));
@@ -233,7 +267,14 @@ impl AccountTables {
 
     fn end_session(&mut self, account: AccountId, id: SessionId) {
         if let Some(session) = self.sessions.remove(&(account, id)) {
-            self.by_bearer.remove(&session.token);
+            self.unindex_session(&session);
+        }
+    }
+
+    fn unindex_session(&mut self, session: &Session) {
+        self.by_bearer.remove(&session.token);
+        if let Some(token) = session.widget_token {
+            self.by_widget.remove(&token);
         }
     }
 
@@ -258,6 +299,7 @@ impl AccountTables {
         self.by_target.end(keep);
         self.sessions.end(keep);
         self.by_bearer.end(keep);
+        self.by_widget.end(keep);
         self.tallies.end(keep);
     }
 }
@@ -318,6 +360,21 @@ impl AccountReads for MemoryStore {
             .by_bearer
             .get(token)
             .and_then(|key| Some((tables.sessions.get(key)?.clone(), tables.accounts.get(&key.0)?.clone()))))
+    }
+    async fn session_and_couple(
+        &self,
+        token: &SessionToken,
+    ) -> Result<Option<(Session, Account, Option<Couple>)>, Error> {
+        let state = self.state();
+        let tables = &state.account;
+        let key = match token {
+            SessionToken::Bearer(token) => tables.by_bearer.get(token),
+            SessionToken::Widget(token) => tables.by_widget.get(token),
+        };
+        let found = key.and_then(|key| Some((tables.sessions.get(key)?, tables.accounts.get(&key.0)?)));
+        Ok(found.map(|(session, account)| {
+            (session.clone(), account.clone(), state.pairing.current_couple(account.id).cloned())
+        }))
     }
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let state = self.state();

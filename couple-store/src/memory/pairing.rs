@@ -198,6 +198,10 @@ impl PairingTables {
         self.invites.values().filter(move |i| i.inviter == inviter && i.state == InviteState::Open)
     }
 
+    pub(super) fn current_couple(&self, account: AccountId) -> Option<&Couple> {
+        self.members.get(&account).and_then(|id| self.couples.get(id))
+    }
+
     pub(super) fn end(&mut self, keep: bool) {
         self.invites.end(keep);
         self.by_code.end(keep);
@@ -217,8 +221,7 @@ impl PairingReads for MemoryStore {
         Ok(self.state().pairing.couples.get(&id).cloned())
     }
     async fn couple_of(&self, account: AccountId) -> Result<Option<Couple>, Error> {
-        let tables = &self.state().pairing;
-        Ok(tables.members.get(&account).and_then(|id| tables.couples.get(id)).cloned())
+        Ok(self.state().pairing.current_couple(account).cloned())
     }
     async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
         let tables = &self.state().pairing;

@@ -5,9 +5,10 @@ use couple_core::{
     AccountId, ChangeResult, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Error, Label, Locale,
     SessionId, TimeZoneName, Timestamp, TokenId,
     account::{
-        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId,
-        Token, TokenKind, Tries,
+        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, SessionToken,
+        Tally, TallyId, Token, TokenKind, Tries,
     },
+    pairing::Couple,
 };
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use super::{
     apply_error::{Applied, ApplyError, require_one_row},
     device::{self, SESSIONS_PER_STATEMENT},
     dialect::ReadColumn,
-    notification, tally,
+    notification, pairing, tally,
 };
 
 macro_rules! account {
@@ -47,7 +48,29 @@ macro_rules! as_seen {
 }
 macro_rules! session {
     () => {
-        "account_id, id, token, device, created_at, authenticated_at, seen_at, expires_at"
+        "account_id, id, token, device, created_at, authenticated_at, seen_at, expires_at, widget_token"
+    };
+}
+
+/// Columns of a session with its account, and of the couple of the account.
+macro_rules! session_and_account {
+    () => {
+        "s.account_id, s.id, s.token, s.device, s.created_at, s.authenticated_at, s.seen_at, s.expires_at, s.widget_token, \
+         a.id, a.email_key, a.email, a.display_name, a.locale, a.time_zone, a.birthday, a.password, a.created_at, \
+         a.deletion_due, a.version"
+    };
+}
+macro_rules! session_and_couple {
+    ($condition:literal) => {
+        concat!(
+            "SELECT ",
+            session_and_account!(),
+            ", c.id, c.first, c.second, c.since, c.epoch, c.ended_at, c.title, c.anniversary, c.previous, \
+             c.restore_first, c.restore_second, c.head_seq, c.read_first, c.read_second \
+             FROM couple_session s JOIN couple_account a ON a.id = s.account_id \
+             LEFT JOIN couple_member m ON m.account_id = s.account_id LEFT JOIN couple_couple c ON c.id = m.couple_id WHERE ",
+            $condition
+        )
     };
 }
 
@@ -91,16 +114,20 @@ statements! {
     REMOVE_OTHER_TOKENS = "DELETE FROM couple_token WHERE account_id = $1 AND session_id <> $2";
     PURGE_TOKENS = "DELETE FROM couple_token WHERE id IN (SELECT id FROM couple_token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2)"
         => mysql: "DELETE FROM couple_token WHERE expires_at < $1 ORDER BY expires_at, id LIMIT $2";
-    SESSION_BY_TOKEN = "SELECT s.account_id, s.id, s.token, s.device, s.created_at, s.authenticated_at, s.seen_at, s.expires_at, \
-     a.id, a.email_key, a.email, a.display_name, a.locale, a.time_zone, a.birthday, a.password, a.created_at, \
-     a.deletion_due, a.version FROM couple_session s JOIN couple_account a ON a.id = s.account_id WHERE s.token = $1";
+    SESSION_BY_TOKEN = "SELECT ", session_and_account!(), " FROM couple_session s JOIN couple_account a ON a.id = s.account_id WHERE s.token = $1";
+    BEARER_AND_COUPLE = session_and_couple!("s.token = $1");
+    WIDGET_AND_COUPLE = session_and_couple!("s.widget_token = $1");
     SESSIONS_OF = "SELECT ", session!(), " FROM couple_session WHERE account_id = $1 ORDER BY created_at DESC, id DESC LIMIT 200";
     PRESENT_SESSIONS = "SELECT token FROM couple_session WHERE token IN ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, \
      $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, \
      $47, $48, $49, $50, $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64)";
-    INSERT_SESSION = "INSERT INTO couple_session (", session!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8 FROM (SELECT 1 AS one) AS one \
-     WHERE NOT EXISTS (SELECT 1 FROM couple_session WHERE account_id = $9 AND id = $10) \
-     AND NOT EXISTS (SELECT 1 FROM couple_session WHERE token = $11)";
+    INSERT_SESSION = "INSERT INTO couple_session (", session!(), ") SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM (SELECT 1 AS one) AS one \
+     WHERE NOT EXISTS (SELECT 1 FROM couple_session WHERE account_id = $10 AND id = $11) \
+     AND NOT EXISTS (SELECT 1 FROM couple_session WHERE token = $12) \
+     AND NOT EXISTS (SELECT 1 FROM couple_session WHERE widget_token = $13)";
+    WIDGET_OWNER = "SELECT account_id, id FROM couple_session WHERE widget_token = $1";
+    COUNT_WIDGETS = "SELECT COUNT(*) FROM couple_session WHERE account_id = $1 AND id <> $2 AND widget_token IS NOT NULL";
+    SET_WIDGET = "UPDATE couple_session SET widget_token = $1 WHERE account_id = $2 AND id = $3";
     TOUCH = "UPDATE couple_session SET seen_at = $1 WHERE account_id = $2 AND id = $3";
     END_SESSION = "DELETE FROM couple_session WHERE account_id = $1 AND id = $2";
     END_SESSIONS = "DELETE FROM couple_session WHERE account_id = $1 AND id <> $2";
@@ -204,15 +231,20 @@ pub(super) async fn apply<D: Dialect>(
                 .time(session.authenticated_at)
                 .time(session.seen_at)
                 .time(session.expires_at)
+                .bind(bytes(session.widget_token.as_ref()))
                 .bind(session.account.as_uuid())
                 .bind(session.id.as_uuid())
-                .digest(&session.token);
+                .digest(&session.token)
+                .bind(bytes(session.widget_token.as_ref()));
             require_one_row(statement.execute(connection).await?, Conflict::SessionExists(session.id))?;
         }
         AccountChange::TouchSession { account, id, seen_at } => {
             let statement =
                 Statement::<D>::new(TOUCH).time(*seen_at).bind(account.as_uuid()).bind(id.as_uuid());
             statement.execute(connection).await?;
+        }
+        AccountChange::SetWidgetToken { account, id, token, most } => {
+            set_widget_token::<D>(connection, (*account, *id), token.as_ref(), *most).await?;
         }
         AccountChange::EndSession { account, id } => {
             Statement::<D>::new(END_SESSION)
@@ -318,6 +350,42 @@ async fn purge_sessions<D: Dialect>(
     Ok(purged)
 }
 
+/// Sets or removes the widget token of a session.
+///
+/// Locks the row of the account in `member`, so that concurrent changes cannot exceed the limit together.
+async fn set_widget_token<D: Dialect>(
+    connection: &mut TableConnection<'_, D>,
+    (account, id): (AccountId, SessionId),
+    token: Option<&Digest>,
+    most: u32,
+) -> Applied {
+    pairing::is_member::<D>(connection, account).await?;
+    require_session::<D>(connection, account, id).await?;
+    if let Some(token) = token {
+        for owner in Statement::<D>::new(WIDGET_OWNER).digest(token).rows(connection).await? {
+            let owner =
+                (<D as ReadColumn<Uuid>>::read(&owner, 0)?, <D as ReadColumn<Uuid>>::read(&owner, 1)?);
+            if owner != (account.as_uuid(), id.as_uuid()) {
+                return Err(Conflict::SessionExists(id).into());
+            }
+        }
+        let others = Statement::<D>::new(COUNT_WIDGETS).bind(account.as_uuid()).bind(id.as_uuid());
+        let others = others.rows(connection).await?;
+        let others = others.first().map(|row| <D as ReadColumn<i64>>::read(row, 0)).transpose()?;
+        if others.unwrap_or(0) >= i64::from(most) {
+            return Err(Conflict::TooManyWidgetTokens(account).into());
+        }
+    }
+    let set = Statement::<D>::new(SET_WIDGET).bind(bytes(token)).bind(account.as_uuid()).bind(id.as_uuid());
+    set.execute(connection).await?;
+    Ok(())
+}
+
+/// Bytes of a digest that may be absent.
+fn bytes(digest: Option<&Digest>) -> Option<&[u8]> {
+    digest.map(|digest| digest.as_bytes().as_slice())
+}
+
 async fn insert_token<D: Dialect>(connection: &mut TableConnection<'_, D>, token: &Token) -> Applied {
     if let (Some(account), Some(session)) = (token.account, token.session) {
         require_session::<D>(connection, account, session).await?;
@@ -337,7 +405,7 @@ async fn insert_token<D: Dialect>(connection: &mut TableConnection<'_, D>, token
         .time(token.expires_at)
         .opt_time(token.used_at)
         .bind(token.session.map(SessionId::as_uuid))
-        .bind(token.network.as_ref().map(|network| network.as_bytes().as_slice()))
+        .bind(bytes(token.network.as_ref()))
         .bind(token.foreign_tries)
         .bind(token.used_form.map(ProofForm::as_str))
         .bind(token.id.as_uuid())
@@ -427,6 +495,7 @@ fn decode_session<D: Dialect>(row: &mut Row<'_, D>) -> Result<Session, Error> {
         authenticated_at: row.time()?,
         seen_at: row.time()?,
         expires_at: row.time()?,
+        widget_token: row.opt_digest("session", "widget_token")?,
     })
 }
 
@@ -479,6 +548,19 @@ impl<D: Dialect> AccountReads for SqlStore<D> {
     async fn session_by_token(&self, token: &Digest) -> Result<Option<(Session, Account)>, Error> {
         let statement = Statement::new(SESSION_BY_TOKEN).digest(token);
         self.read_one(statement, |row| Ok((decode_session(row)?, decode_account(row)?))).await
+    }
+    async fn session_and_couple(
+        &self,
+        token: &SessionToken,
+    ) -> Result<Option<(Session, Account, Option<Couple>)>, Error> {
+        let (sql, token) = match token {
+            SessionToken::Bearer(token) => (BEARER_AND_COUPLE, token),
+            SessionToken::Widget(token) => (WIDGET_AND_COUPLE, token),
+        };
+        self.read_one(Statement::new(sql).digest(token), |row| {
+            Ok((decode_session(row)?, decode_account(row)?, pairing::decode_optional_couple(row)?))
+        })
+        .await
     }
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let mut present = Vec::with_capacity(tokens.len());

@@ -171,6 +171,7 @@ fn inserted_by(change: &Change) -> Option<Lock> {
             | AccountChange::PutTally { .. }
             | AccountChange::PurgeTallies { .. }
             | AccountChange::TouchSession { .. }
+            | AccountChange::SetWidgetToken { .. }
             | AccountChange::EndSession { .. }
             | AccountChange::EndSessions { .. }
             | AccountChange::PurgeTokens { .. }
@@ -352,6 +353,9 @@ fn of_account_change(change: &AccountChange, locks: &mut Vec<Lock>) {
         AccountChange::RequireTally { .. } => {}
         AccountChange::InsertSession { session, .. } => locks.push(account(session.account)),
         AccountChange::TouchSession { account, id, .. } => locks.push(session(*account, *id)),
+        AccountChange::SetWidgetToken { account, id, .. } => {
+            locks.extend([member(*account), session(*account, *id)]);
+        }
         AccountChange::EndSession { account, id } => {
             locks.extend([session(*account, *id), Lock::OfAccount(account.as_uuid())]);
         }

@@ -34,6 +34,11 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 4, name: "dates", sql: include_str!("../../migrations/mysql/0004_dates.sql") },
     Migration { version: 5, name: "digests", sql: include_str!("../../migrations/mysql/0005_digests.sql") },
+    Migration {
+        version: 6,
+        name: "widget_tokens",
+        sql: include_str!("../../migrations/mysql/0006_widget_tokens.sql"),
+    },
 ];
 
 /// SQL string literal of a name, in which a backslash would begin an escape sequence.

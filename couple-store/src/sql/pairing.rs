@@ -421,8 +421,18 @@ fn decode_invite<D: Dialect>(row: &mut Row<'_, D>) -> Result<Invite, Error> {
 }
 
 pub(super) fn decode_couple<D: Dialect>(row: &mut Row<'_, D>) -> Result<Couple, Error> {
+    let id = row.take()?;
+    rest_of_couple(id, row)
+}
+
+/// Decodes the couple of a row whose last columns are null if there is none.
+pub(super) fn decode_optional_couple<D: Dialect>(row: &mut Row<'_, D>) -> Result<Option<Couple>, Error> {
+    row.take::<Option<Uuid>>()?.map(|id| rest_of_couple(id, row)).transpose()
+}
+
+fn rest_of_couple<D: Dialect>(id: Uuid, row: &mut Row<'_, D>) -> Result<Couple, Error> {
     Ok(Couple {
-        id: CoupleId::from_uuid(row.take()?),
+        id: CoupleId::from_uuid(id),
         members: [AccountId::from_uuid(row.take()?), AccountId::from_uuid(row.take()?)],
         since: row.time()?,
         epoch: row.take()?,

@@ -43,6 +43,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "digests",
         sql: include_str!("../../migrations/postgres/0005_digests.sql"),
     },
+    Migration {
+        version: 6,
+        name: "widget_tokens",
+        sql: include_str!("../../migrations/postgres/0006_widget_tokens.sql"),
+    },
 ];
 
 // Codes: postgresql.org/docs/current/errcodes-appendix.html

@@ -28,6 +28,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 4, name: "dates", sql: include_str!("../../migrations/sqlite/0004_dates.sql") },
     Migration { version: 5, name: "digests", sql: include_str!("../../migrations/sqlite/0005_digests.sql") },
+    Migration {
+        version: 6,
+        name: "widget_tokens",
+        sql: include_str!("../../migrations/sqlite/0006_widget_tokens.sql"),
+    },
 ];
 
 /// Virtual machine operations of a statement between two checks of its time limit: about 0.1 ms.

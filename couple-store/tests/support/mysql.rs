@@ -25,7 +25,11 @@ pub(crate) async fn seed(connection: &mut MySqlConnection, rows: u32, wanted: im
             digest("seq")
         ),
         format!("couple_tally SELECT {}, 1, seq", digest("seq")),
-        format!("couple_session SELECT {one}, {other}, {}, NULL, seq, seq, seq, seq", digest("seq")),
+        format!(
+            "couple_session SELECT {one}, {other}, {}, NULL, seq, seq, seq, seq, {}",
+            digest("seq"),
+            digest("seq")
+        ),
         format!(
             "couple_invite SELECT {one}, {other}, CONCAT('p', seq), CONCAT('q', seq), 'q', NULL, {}, {}, {}, seq, seq, 0, NULL, NULL",
             digest("seq"),

@@ -21,7 +21,7 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
             digest("n")
         ),
         format!("couple_tally SELECT {}, 1, n", digest("n")),
-        format!("couple_session SELECT {one}, {other}, {}, NULL, n, n, n, n", digest("n")),
+        format!("couple_session SELECT {one}, {other}, {}, NULL, n, n, n, n, {}", digest("n"), digest("n")),
         format!(
             "couple_invite SELECT {one}, {other}, 'p' || n, 'q' || n, 'q', NULL, {}, {}, {}, n, n, 0, NULL, NULL",
             digest("n"),

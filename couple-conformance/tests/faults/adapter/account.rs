@@ -7,9 +7,10 @@ use couple_core::{
     AccountId, ChangeResult, Conflict, Digest, DisplayName, EmailAddress, EmailKey, Error, Label, Locale,
     SessionId, TimeZoneName, Timestamp, TokenId,
     account::{
-        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, Tally, TallyId,
-        Token, TokenKind, Tries,
+        Account, AccountChange, AccountReads, PasswordHash, ProofForm, SeenToken, Session, SessionToken,
+        Tally, TallyId, Token, TokenKind, Tries,
     },
+    pairing::Couple,
 };
 
 use super::{
@@ -238,6 +239,10 @@ impl AccountTables {
                 let exists = self.sessions.has(&(session.account, session.id))
                     && !planted("session-replaces-the-same-id");
                 let taken = self.by_bearer.has(&session.token) && !planted("session-bearer-is-not-unique");
+                let is_taken = |token: &Digest| self.by_widget(token).is_some();
+                let taken = taken
+                    || session.widget_token.as_ref().is_some_and(is_taken)
+                        && !planted("session-widget-token-is-not-unique");
                 if exists || taken {
                     return Err(Conflict::SessionExists(session.id));
                 }
@@ -271,6 +276,9 @@ impl AccountTables {
                     let seen_at = if planted("touch-writes-nothing") { session.seen_at } else { seen_at };
                     self.put_session(Session { seen_at, authenticated_at, expires_at, ..session });
                 }
+            }
+            AccountChange::SetWidgetToken { account, id, token, most } => {
+                self.set_widget_token(account, id, token, most)?;
             }
             AccountChange::EndSession { account, id } => {
                 if !planted("end-session-keeps-its-devices") {
@@ -603,6 +611,7 @@ impl AccountTables {
             authenticated_at: column("session-authenticated-at").time(session.authenticated_at),
             seen_at: column("session-seen-at").time(session.seen_at),
             expires_at: column("session-expires-at").time(session.expires_at),
+            widget_token: session.widget_token.filter(|_| !planted("session-widget-token-is-lost")),
             ..session
         };
         if planted("session-times-are-swapped") {
@@ -614,6 +623,62 @@ impl AccountTables {
         }
         self.ended.insert(session.id, session.clone());
         self.sessions.put((session.account, session.id), session);
+    }
+
+    fn set_widget_token(
+        &mut self,
+        account: AccountId,
+        id: SessionId,
+        token: Option<Digest>,
+        most: u32,
+    ) -> Result<(), Conflict> {
+        let Some(session) = self.sessions.get(&(account, id)).cloned() else {
+            if planted("widget-token-of-an-ended-session") {
+                return Ok(());
+            }
+            return Err(Conflict::SessionEnded(id));
+        };
+        if let Some(token) = token {
+            let owner = self.by_widget(&token);
+            if owner.is_some_and(|one| one.id != id) && !planted("widget-token-is-not-unique") {
+                return Err(Conflict::SessionExists(id));
+            }
+            if owner.is_some_and(|one| one.id == id) && planted("widget-token-conflicts-with-itself") {
+                return Err(Conflict::SessionExists(id));
+            }
+            let counts = |one: &&Session| {
+                (one.account == account || planted("widget-tokens-of-every-account-count"))
+                    && (one.id != id || planted("replaced-widget-token-counts"))
+                    && one.widget_token.is_some()
+            };
+            let limit = if planted("widget-token-limit-is-one-more") { most + 1 } else { most };
+            let others = self.sessions.values().filter(counts).count();
+            if others >= limit as usize && !planted("widget-token-ignores-the-limit") {
+                return Err(Conflict::TooManyWidgetTokens(account));
+            }
+        }
+        if planted("widget-token-writes-nothing") || token.is_none() && planted("widget-token-is-not-removed")
+        {
+            return Ok(());
+        }
+        self.put_session(Session { widget_token: token, ..session });
+        Ok(())
+    }
+
+    /// Session with this widget token, as the look-up compares them.
+    fn by_widget(&self, token: &Digest) -> Option<&Session> {
+        let equal = self.sessions.values().find(|session| session.widget_token == Some(*token));
+        let found = equal.or_else(|| match planted("widget-token-reads-a-prefix") {
+            true => self.sessions.values().find(|session| {
+                session.widget_token.is_some_and(|one| one.as_bytes()[..16] == token.as_bytes()[..16])
+            }),
+            false => None,
+        });
+        let of_ended = || self.ended.values().find(|session| session.widget_token == Some(*token));
+        match planted("ended-sessions-are-found-by-their-widget-token") {
+            true => found.or_else(of_ended),
+            false => found,
+        }
     }
 
     fn put_tally(&mut self, id: TallyId, tally: Tally) {
@@ -862,6 +927,37 @@ impl AccountReads for FaultyStore {
             None => None,
         };
         Ok(account.map(|account| (session.clone(), account.clone())))
+    }
+    async fn session_and_couple(
+        &self,
+        token: &SessionToken,
+    ) -> Result<Option<(Session, Account, Option<Couple>)>, Error> {
+        let state = self.state()?;
+        let tables = &state.account;
+        let by_bearer =
+            |token: &Digest| tables.by_bearer.get(token).and_then(|key| tables.sessions.get(key)).cloned();
+        let by_widget = |token: &Digest| tables.by_widget(token).cloned();
+        let session = match token {
+            SessionToken::Bearer(token) if planted("widget-tokens-are-bearer-tokens") => {
+                by_bearer(token).or_else(|| by_widget(token))
+            }
+            SessionToken::Widget(token) if planted("bearer-tokens-are-widget-tokens") => {
+                by_widget(token).or_else(|| by_bearer(token))
+            }
+            SessionToken::Bearer(token) => by_bearer(token),
+            SessionToken::Widget(token) => by_widget(token),
+        };
+        let Some(session) = session else { return Ok(None) };
+        let account = match planted("session-and-couple-has-a-cached-account") {
+            true => tables.cached.get(&session.id),
+            false => tables.accounts.get(&session.account).or_else(|| tables.cached.get(&session.id)),
+        };
+        let couple = match planted("session-and-couple-finds-an-ended-couple") {
+            true => state.pairing.any_couple_of(session.account),
+            false => state.pairing.couple_of(session.account),
+        };
+        let couple = couple.filter(|_| !planted("session-and-couple-has-no-couple")).cloned();
+        Ok(account.map(|account| (session, account.clone(), couple)))
     }
     async fn present_sessions(&self, tokens: &[Digest]) -> Result<Vec<Digest>, Error> {
         let state = self.state()?;

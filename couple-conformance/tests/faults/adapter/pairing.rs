@@ -591,6 +591,15 @@ impl PairingTables {
         }
     }
 
+    pub(super) fn couple_of(&self, account: AccountId) -> Option<&Couple> {
+        self.members.get(&account).and_then(|id| self.couples.get(id))
+    }
+
+    /// A couple of an account, ended or not.
+    pub(super) fn any_couple_of(&self, account: AccountId) -> Option<&Couple> {
+        self.couples.values().find(|couple| couple.members.contains(&account))
+    }
+
     pub(super) fn end(&mut self, keep: bool) {
         self.invites.end(keep);
         self.by_code.end(keep);
@@ -619,7 +628,7 @@ impl PairingReads for FaultyStore {
             let of = tables.couples.values().filter(|couple| couple.members.contains(&account));
             return Ok(of.max_by_key(|couple| couple.ended_at.is_none()).cloned());
         }
-        Ok(tables.members.get(&account).and_then(|id| tables.couples.get(id)).cloned())
+        Ok(tables.couple_of(account).cloned())
     }
     async fn couples_of(&self, account: AccountId) -> Result<Vec<Couple>, Error> {
         let tables = &self.state()?.pairing;

@@ -11,6 +11,7 @@ mod session_start;
 mod sessions;
 mod sign_in;
 mod verification;
+mod widget_tokens;
 
 use std::sync::Arc;
 

@@ -55,6 +55,7 @@ impl Accounts {
             authenticated_at: now,
             seen_at: now,
             expires_at: now.plus(self.policy.session_lifetime),
+            widget_token: None,
         };
         let outcome = SessionOutcome { session: session.id, account, seed: HEXLOWER.encode(&seed) };
         NewSession { session, token, outcome }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::{AccountResult, Accounts};
 use crate::{
-    AccountId, Error, Failure, Principal, Secret, SessionId,
+    AccountId, Digest, Error, Failure, Principal, Secret, SessionId,
     account::{Account, AccountChange, AccountError, Session},
     digest,
     live::SessionChecker,
@@ -21,23 +21,33 @@ impl Accounts {
     pub async fn authenticate(&self, bearer: &Secret<String>) -> AccountResult<(Session, Account)> {
         let now = self.ports.now();
         let unknown = Failure::Refused(AccountError::Unauthenticated);
-        if bearer.expose().is_empty() || bearer.expose().len() > 256 {
-            return Err(unknown);
-        }
-        let token = digest(&[bearer.expose().as_bytes()]);
+        let Some(token) = Self::token_digest(bearer) else { return Err(unknown) };
         let Some((mut session, account)) = self.ports.store.session_by_token(&token).await? else {
             return Err(unknown);
         };
         if !session.is_live(&self.policy, now) || account.deletion_due.is_some() {
             return Err(unknown);
         }
+        self.touch(&mut session).await?;
+        Ok((session, account))
+    }
+
+    /// Digest by which the store finds the session of a token; none for a text that is no token.
+    pub(super) fn token_digest(token: &Secret<String>) -> Option<Digest> {
+        let text = token.expose();
+        (!text.is_empty() && text.len() <= 256).then(|| digest(&[text.as_bytes()]))
+    }
+
+    /// Counts a use of a session, if the last one was counted long enough ago.
+    pub(super) async fn touch(&self, session: &mut Session) -> Result<(), Error> {
+        let now = self.ports.now();
         if now >= session.seen_at.plus(self.policy.seen_resolution) {
             let touch =
                 AccountChange::TouchSession { account: session.account, id: session.id, seen_at: now };
             without_conflict(self.ports.commit(vec![touch.into()]).await)?;
             session.seen_at = now;
         }
-        Ok((session, account))
+        Ok(())
     }
 
     /// Whether an account has a live session with this id.
