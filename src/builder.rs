@@ -17,6 +17,7 @@ use couple_core::{
     date::{DatePolicy, Dates},
     device::{self, Devices},
     events::Listeners,
+    glance::Glances,
     job::{
         DeadJobs, Job, PurgeDeadHandler, PurgeOutcomesHandler, Queue, Registry, Schedule, Worker,
         WorkerOptions,
@@ -69,6 +70,7 @@ pub(crate) struct Parts {
     devices: Devices,
     timeline: Timeline,
     notifications: Notifications,
+    glances: Glances,
     gallery: Gallery,
     live: Live,
     ports: Ports,
@@ -112,6 +114,11 @@ impl Backend {
     #[must_use]
     pub fn notifications(&self) -> &Notifications {
         &self.0.notifications
+    }
+    /// Service for what widgets and watch faces show.
+    #[must_use]
+    pub fn glances(&self) -> &Glances {
+        &self.0.glances
     }
     /// Service that receives, renders and returns pictures.
     #[must_use]
@@ -573,6 +580,7 @@ impl BackendBuilder {
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
+        let timeline = Timeline::new(ports.clone()).with_kinds(kinds.clone());
         if let Some(pusher) = &self.pusher {
             let handler = SendPersonPushHandler::new(
                 ports.clone(),
@@ -609,7 +617,13 @@ impl BackendBuilder {
             pairings: Pairings::new(ports.clone(), users.directory.clone(), self.pairing),
             dates: Dates::new(ports.clone(), users.directory.clone(), self.dates),
             devices: Devices::new(ports.clone(), self.devices),
-            timeline: Timeline::new(ports.clone()).with_kinds(kinds),
+            glances: Glances::new(
+                ports.clone(),
+                users.directory.clone(),
+                timeline.clone(),
+                users.accounts.is_none(),
+            ),
+            timeline,
             notifications: Notifications::new(ports.clone(), &policy),
             gallery,
             live: Live::new(ports.clone(), users.session_checker(), self.live),

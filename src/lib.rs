@@ -17,7 +17,7 @@ pub use couple_core::{
 };
 #[doc(inline)]
 pub use couple_core::{
-    account, date, device, events, job, limits, mail, media, notification, pairing, push, timeline,
+    account, date, device, events, glance, job, limits, mail, media, notification, pairing, push, timeline,
 };
 #[doc(inline)]
 pub use couple_media::{blobs, gallery, picture};

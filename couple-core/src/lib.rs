@@ -76,6 +76,7 @@ mod email;
 mod entropy;
 mod error;
 pub mod events;
+pub mod glance;
 mod host_statements;
 mod id;
 mod idempotency;

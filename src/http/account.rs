@@ -35,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(forgot_password))
         .routes(routes!(set_password))
         .routes(routes!(me, update_me, delete_me))
+        .routes(routes!(new_widget_token, remove_widget_token))
         .routes(routes!(change_email))
         .routes(routes!(confirm_email))
         .routes(routes!(cancel_email_change))
@@ -133,6 +134,8 @@ pub(super) struct SessionOut {
     expires_at: String,
     /// Whether it is the session of this request.
     current: bool,
+    /// Whether it has a widget token.
+    has_widget_token: bool,
 }
 
 impl SessionOut {
@@ -144,6 +147,7 @@ impl SessionOut {
             seen_at: time(session.seen_at),
             expires_at: time(session.expires_at),
             current: session.id == current,
+            has_widget_token: session.widget_token.is_some(),
         }
     }
 }
@@ -339,6 +343,32 @@ async fn list_sessions(State(app): State<App>, signed: AuthSession) -> ApiResult
     let sessions = app.backend.accounts()?.sessions(signed.id()).await?;
     let sessions = sessions.into_iter().map(|session| SessionOut::new(session, signed.session.id)).collect();
     Ok(Json(Sessions { sessions }))
+}
+
+/// A widget token, which is shown only here.
+#[derive(Serialize, ToSchema)]
+struct WidgetTokenOut {
+    /// Token for the `Authorization` header of `GET /v1/glance` and of the pictures that it names.
+    token: String,
+}
+
+/// Create a widget token for this session, in place of its former one.
+///
+/// It reads `GET /v1/glance` and the pictures that it names; every other operation refuses it. It ends with the session, and does not
+/// count as a use of it. At most {{widget-tokens}} sessions of an account have one.
+#[utoipa::path(put, path = "/v1/me/widget-token", tag = "accounts", security(("session" = [])),
+    responses((status = 200, description = "The token, which is not shown again", body = WidgetTokenOut)))]
+async fn new_widget_token(State(app): State<App>, signed: AuthSession) -> ApiResult<Json<WidgetTokenOut>> {
+    let token = app.backend.accounts()?.new_widget_token(&signed.session).await?;
+    Ok(Json(WidgetTokenOut { token: token.expose().clone() }))
+}
+
+/// Remove the widget token of this session. Answers 204 as well if it has none.
+#[utoipa::path(delete, path = "/v1/me/widget-token", tag = "accounts", security(("session" = [])),
+    responses((status = 204, description = "Removed")))]
+async fn remove_widget_token(State(app): State<App>, signed: AuthSession) -> ApiResult<StatusCode> {
+    app.backend.accounts()?.remove_widget_token(signed.id(), signed.session.id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Sessions of an account.

@@ -175,6 +175,7 @@ pub(super) fn with_limits(document: &str, app: &App) -> String {
         let policy = accounts.policy();
         limits.extend([
             ("code-lifetime", duration(policy.code_lifetime())),
+            ("widget-tokens", policy.max_widget_tokens().to_string()),
             ("recent", duration(policy.recent_sign_in_time())),
             ("password-guesses", policy.password_guesses_per_day().to_string()),
             ("client-remembered", duration(policy.known_network_time())),

@@ -37,6 +37,7 @@ use super::{
         (name = "timeline", description = "The couple's shared log of entries"),
         (name = "media", description = "Pictures of couples and accounts"),
         (name = "devices", description = "Devices that receive push messages, and preferences for them"),
+        (name = "glance", description = "What a widget or a watch face shows"),
         (name = "live", description = "Live delivery of entries, signals and presence"),
         (name = "operations", description = "Health, readiness and limits of the server"),
     )
@@ -47,10 +48,11 @@ struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("opaque").build();
-        api.components
-            .get_or_insert_with(Default::default)
-            .add_security_scheme("session", SecurityScheme::Http(scheme));
+        let bearer = || HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("opaque");
+        let widget = bearer().description(Some("Widget token of a session (`PUT /v1/me/widget-token`)"));
+        let components = api.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("session", SecurityScheme::Http(bearer().build()));
+        components.add_security_scheme("widget", SecurityScheme::Http(widget.build()));
     }
 }
 

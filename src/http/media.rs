@@ -104,26 +104,19 @@ pub(super) struct MediaOut {
 
 impl MediaOut {
     fn new(app: &App, media: &Media, made: &[Rendition], viewer: &Viewer) -> Self {
-        let ready = media.state == MediaState::Ready;
         let (reason, detail) = media.state.rejection().unzip();
-        let mut renditions = Vec::new();
-        let gallery = app.backend.gallery();
-        for size in gallery.sizes(media.purpose).iter().filter(|_| ready) {
-            let there = made.iter().find(|one| one.name == size.name).map(|one| (one.width, one.height));
-            let can_be = media.source.as_ref().map(|_| gallery.size_of(media, size));
-            if let Some((width, height)) = there.or(can_be) {
-                let links = &app.backend.ports().links;
-                let (signed_url, expires_at) = picture_access::sign(app, viewer, media.id, &size.name);
-                renditions.push(RenditionOut {
-                    name: size.name.to_string(),
-                    width,
-                    height,
-                    url: links.below(&format!("/v1/media/{}/{}", media.id, size.name)),
-                    signed_url: links.below(&signed_url),
-                    signed_url_expires_at: time(expires_at),
-                });
+        let rendition = |(name, width, height, url)| {
+            let (signed_url, expires_at) = picture_access::sign(app, viewer, media.id, name);
+            RenditionOut {
+                name: name.to_owned(),
+                width,
+                height,
+                url,
+                signed_url: app.backend.ports().links.below(&signed_url),
+                signed_url_expires_at: time(expires_at),
             }
-        }
+        };
+        let renditions = renditions(app, media, made).map(rendition).collect();
         Self {
             id: media.id.to_string(),
             purpose: media.purpose.as_str(),
@@ -139,6 +132,23 @@ impl MediaOut {
             renditions,
         }
     }
+}
+
+/// Name, width, height and URL of each rendition of a picture that is ready, made or not. `made` are those that have been made.
+pub(super) fn renditions<'a>(
+    app: &'a App,
+    media: &'a Media,
+    made: &'a [Rendition],
+) -> impl Iterator<Item = (&'a str, u32, u32, String)> {
+    let (gallery, links) = (app.backend.gallery(), &app.backend.ports().links);
+    let sizes = gallery.sizes(media.purpose).iter().filter(|_| media.state == MediaState::Ready);
+    sizes.filter_map(move |size| {
+        let there = made.iter().find(|one| one.name == size.name).map(|one| (one.width, one.height));
+        let can_be = media.source.as_ref().map(|_| gallery.size_of(media, size));
+        let (width, height) = there.or(can_be)?;
+        let url = links.below(&format!("/v1/media/{}/{}", media.id, size.name));
+        Some((size.name.as_ref(), width, height, url))
+    })
 }
 
 /// Avatar of an account, for a viewer.

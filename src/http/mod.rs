@@ -23,6 +23,7 @@ mod capabilities;
 mod client_network;
 #[cfg(feature = "socketio")]
 mod client_permits;
+mod conditional;
 mod contract;
 mod cors;
 mod date;
@@ -34,6 +35,7 @@ mod entry_kinds;
 mod export;
 mod extract;
 mod frame;
+mod glance;
 mod guard;
 mod heartbeat;
 mod live;

@@ -4,16 +4,20 @@ use std::ops::{ControlFlow, Range};
 
 use axum::{
     body::Body as HttpBody,
-    extract::{Path, Query, State, rejection::QueryRejection},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, OptionalFromRequestParts, Path, Query, State, rejection::QueryRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
+use couple_core::{account::Accounts, glance::GlanceReader};
 use couple_media::gallery::{Accepts, RenditionError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{ApiResult, App, Problem, caller::Caller, media::media_id, picture_access};
+use super::{
+    ApiResult, App, Problem, caller::Caller, conditional::matches_none, extract::bearer,
+    glance::GlanceCaller, media::media_id, picture_access,
+};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(rendition))
@@ -39,6 +43,32 @@ impl From<RenditionError> for Problem {
     }
 }
 
+/// Extractor of a caller who asks for a picture.
+enum PictureCaller {
+    Session(Box<Caller>),
+    /// Caller with a widget token.
+    Widget(Box<GlanceReader>),
+    None,
+}
+
+impl FromRequestParts<App> for PictureCaller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let is_widget = app.authentication.is_built_in()
+            && bearer(&parts.headers).is_ok_and(|token| Accounts::is_widget_token(&token));
+        if is_widget {
+            return match GlanceCaller::from_request_parts(parts, app).await {
+                Ok(GlanceCaller(reader)) => Ok(Self::Widget(Box::new(reader))),
+                Err(problem) if problem.code() == "not_paired" => Err(Problem::new("media_not_found")),
+                Err(problem) => Err(problem),
+            };
+        }
+        let caller = <Caller as OptionalFromRequestParts<App>>::from_request_parts(parts, app).await?;
+        Ok(caller.map_or(Self::None, |caller| Self::Session(Box::new(caller))))
+    }
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct RenditionQuery {
@@ -50,8 +80,8 @@ struct RenditionQuery {
 ///
 /// The first request for a photo's rendition waits until it is made; a request that waits too long gets 503 `rendition_pending`,
 /// and too many requests of one couple get 429 `too_many_renditions`. A signed access that expired, was tampered with, or whose session or
-/// couple ended gets 403 `access_invalid`.
-#[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = []), ()),
+/// couple ended gets 403 `access_invalid`. A widget token gets the pictures that `GET /v1/glance` names now.
+#[utoipa::path(get, path = "/v1/media/{id}/{rendition}", tag = "media", security(("session" = []), ("widget" = []), ()),
     params(("id" = String, Path, description = "Id of the picture"), ("rendition" = String, Path, description = "Name of the rendition"),
         RenditionQuery,
         ("Accept" = Option<String>, Header, description = "With `image/webp`, a photo or an avatar with transparent parts is sent as WebP, a photo animated if the server keeps animations; with `image/png`, a picture with transparent parts is sent as PNG; otherwise JPEG on white"),
@@ -63,7 +93,7 @@ struct RenditionQuery {
         (status = 307, description = "If the server is configured so: a link to the blob store with a short lifetime")))]
 async fn rendition(
     State(app): State<App>,
-    caller: Option<Caller>,
+    caller: PictureCaller,
     path: Option<Path<(String, String)>>,
     query: Result<Query<RenditionQuery>, QueryRejection>,
     headers: HeaderMap,
@@ -71,9 +101,17 @@ async fn rendition(
     let Some(Path((id, name))) = path else { return Err(Problem::new("media_not_found")) };
     let gallery = app.backend.gallery();
     let (reader, by_url) = match (caller, query.ok().and_then(|Query(query)| query.access)) {
-        (Some(caller), _) => (caller.id(), false),
-        (None, Some(access)) => (picture_access::verify(&app, &access, media_id(&id)?, &name).await?, true),
-        (None, None) => return Err(Problem::new("unauthenticated")),
+        (PictureCaller::Widget(reader), _) => {
+            if !app.backend.glances().shows(&reader, media_id(&id)?).await? {
+                return Err(Problem::new("media_not_found"));
+            }
+            (reader.account(), false)
+        }
+        (PictureCaller::Session(caller), _) => (caller.id(), false),
+        (PictureCaller::None, Some(access)) => {
+            (picture_access::verify(&app, &access, media_id(&id)?, &name).await?, true)
+        }
+        (PictureCaller::None, None) => return Err(Problem::new("unauthenticated")),
     };
     let (media, made) = gallery.pictures().view(reader, media_id(&id)?).await?;
     let found = gallery.find(&media, &made, &name, accepts(&headers)).await?;
@@ -89,7 +127,7 @@ async fn rendition(
         false => answer,
     };
     let failed = |_| Problem::new("internal_error");
-    if matches_tag(&headers, &tag) {
+    if matches_none(&headers, &tag) {
         let answer = answer.status(StatusCode::NOT_MODIFIED).header(header::ETAG, tag);
         return answer.body(HttpBody::empty()).map_err(failed);
     }
@@ -145,14 +183,6 @@ fn accepts(headers: &HeaderMap) -> Accepts {
         })
     };
     Accepts { webp: accepts_type("image/webp"), png: accepts_type("image/png") }
-}
-
-/// Whether `If-None-Match` names a tag (RFC 9110, 13.1.2).
-fn matches_tag(headers: &HeaderMap, tag: &str) -> bool {
-    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|tags| tags.to_str().ok());
-    tags.flat_map(|tags| tags.split(','))
-        .map(str::trim)
-        .any(|one| one == "*" || one.trim_start_matches("W/") == tag)
 }
 
 /// The requested range, if it is supported; another range is ignored (RFC 9110, 14.2).

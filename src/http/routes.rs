@@ -26,7 +26,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, App, account, capabilities, contract, date, device, export, guard, live, media, notification,
+    Api, App, account, capabilities, contract, date, device, export, glance, guard, live, media, notification,
     operations, page, pairing, rendition, timeline, tus,
 };
 #[cfg(feature = "socketio")]
@@ -102,6 +102,14 @@ pub fn devices(api: &Api) -> RoutePart {
     part(&api.0, Area::Devices)
 }
 
+/// What a widget or a watch face shows.
+///
+/// The pictures that it names are served by [`media`].
+#[must_use]
+pub fn glance(api: &Api) -> RoutePart {
+    part(&api.0, Area::Glance)
+}
+
 /// Live delivery by WebSocket, server-sent events, long poll and, with the feature `socketio`, Socket.IO.
 #[must_use]
 pub fn live(api: &Api) -> RoutePart {
@@ -130,17 +138,19 @@ pub(super) enum Area {
     Timeline,
     Media,
     Devices,
+    Glance,
     Live,
     Operations,
 }
 
 impl Area {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Accounts,
         Self::Pairing,
         Self::Timeline,
         Self::Media,
         Self::Devices,
+        Self::Glance,
         Self::Live,
         Self::Operations,
     ];
@@ -153,6 +163,7 @@ impl Area {
             Self::Timeline => "timeline",
             Self::Media => "media",
             Self::Devices => "devices",
+            Self::Glance => "glance",
             Self::Live => "live",
             Self::Operations => "operations",
         }
@@ -168,6 +179,7 @@ impl Area {
             Self::Timeline => Some(timeline::routes()),
             Self::Media => Some(media::routes().merge(rendition::routes())),
             Self::Devices => Some(device::routes().merge(notification::routes())),
+            Self::Glance => Some(glance::routes()),
             Self::Accounts | Self::Live | Self::Operations => None,
         }
     }
@@ -175,7 +187,9 @@ impl Area {
     /// Routes with their own limits.
     pub(super) fn unbounded(self) -> OpenApiRouter<App> {
         match self {
-            Self::Accounts | Self::Pairing | Self::Timeline | Self::Devices => OpenApiRouter::new(),
+            Self::Accounts | Self::Pairing | Self::Timeline | Self::Devices | Self::Glance => {
+                OpenApiRouter::new()
+            }
             Self::Media => media::uploads().merge(tus::routes()),
             Self::Live => live::routes(),
             Self::Operations => operations::routes().merge(capabilities::routes()),

@@ -22,6 +22,7 @@ mod frames;
 #[cfg(feature = "server-tests")]
 #[path = "../support/fresh_database.rs"]
 mod fresh_database;
+mod glance;
 mod guessing;
 #[path = "../support/host_users.rs"]
 mod host_users;

@@ -87,14 +87,15 @@ pub(crate) fn statuses(method: &str, path: &str) -> Option<([u16; 6], Value)> {
         ("PUT", "/v1/me/avatar") => {
             (person(404), json!({"media_id": "0190aaaa-0000-7000-8000-000000000000"}))
         }
-        ("DELETE", "/v1/me/avatar") => (person(204), none),
+        ("DELETE", "/v1/me/avatar" | "/v1/me/widget-token") => (person(204), none),
+        ("PUT", "/v1/me/widget-token") => (person(200), none),
         ("POST", "/v1/invites") => ([401, 401, 201, 409, 409, 409], json!({})),
         ("GET", "/v1/couple" | "/v1/couple/entries" | "/v1/couple/entries/{seq}") => (couple(200), none),
         ("GET", "/v1/couple/dates") => (couple(200), none),
         ("POST", "/v1/couple/dates") => (couple(201), json!({"kind": "birthday", "date": "--05-04"})),
         ("PATCH", "/v1/couple/dates/{id}") => (couple(404), json!({"title": "x"})),
         ("DELETE", "/v1/couple/dates/{id}") => (couple(404), none),
-        ("GET", "/v1/couple/live") => (couple(200), none),
+        ("GET", "/v1/couple/live" | "/v1/glance") => (couple(200), none),
         ("PATCH", "/v1/couple") => (couple(200), json!({})),
         ("GET", "/v1/couple/previous/entries") => (couple(404), none),
         ("PUT", "/v1/couple/previous") => (couple(404), json!({"wanted": true})),

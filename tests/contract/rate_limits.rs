@@ -234,6 +234,8 @@ fn writes(caller: Caller) -> Vec<Call> {
         of("PATCH", "/v1/me/notifications", json!({ "previews": true })),
         of("PUT", "/v1/me/avatar", json!({ "media_id": "0190aaaa-0000-7000-8000-000000000000" })),
         of("DELETE", "/v1/me/avatar", Value::Null),
+        of("PUT", "/v1/me/widget-token", Value::Null),
+        of("DELETE", "/v1/me/widget-token", Value::Null),
     ]
 }
 

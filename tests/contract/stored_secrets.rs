@@ -260,6 +260,11 @@ async fn take(tour: &Tour) {
     tour.call("PATCH", "/v1/me/notifications", a, json!({ "digest_minutes": 60 })).await;
     tour.call("GET", "/v1/me/notifications", a, none.clone()).await;
 
+    // A widget.
+    let widget = tour.call("PUT", "/v1/me/widget-token", a, none.clone()).await.text("token");
+    tour.call("GET", "/v1/glance", Some(&widget), none.clone()).await;
+    tour.call("DELETE", "/v1/me/widget-token", a, none.clone()).await;
+
     // Pictures, in one request and in several.
     let photo = tour.send("POST", "/v1/media?purpose=photo", a, &[], png(300, 300).into()).await.text("id");
     let shown = json!({ "client_id": "p", "kind": "photo", "body": { "media_id": photo } });

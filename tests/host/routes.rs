@@ -71,12 +71,13 @@ fn filled(path: &str) -> String {
 /// Tag of an area, and its part.
 type Part = (&'static str, fn(&Api) -> RoutePart);
 
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     ("accounts", routes::accounts),
     ("pairing", routes::pairing),
     ("timeline", routes::timeline),
     ("media", routes::media),
     ("devices", routes::devices),
+    ("glance", routes::glance),
     ("live", routes::live),
     ("operations", routes::operations),
 ];

@@ -67,6 +67,13 @@ impl HostUsers {
         token
     }
 
+    /// Renames the user of a session.
+    pub(crate) fn rename(&self, token: &str, name: &str) {
+        let mut tables = self.tables();
+        let user = tables.sessions[token];
+        tables.users.get_mut(&user).unwrap().0 = name.to_owned();
+    }
+
     /// Deletes a user; the sessions stay, as in a host that caches them.
     pub(crate) fn remove(&self, user: AccountId) {
         self.tables().users.remove(&user);

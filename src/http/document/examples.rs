@@ -103,6 +103,24 @@ fn preferences() -> Value {
     })
 }
 
+fn glance() -> Value {
+    let picture = |id: &str, name: &str, width: u32, height: u32| {
+        let url = format!("http://127.0.0.1:8080/v1/media/{id}/{name}");
+        json!({
+            "id": id, "placeholder": PLACEHOLDER,
+            "renditions": [{ "name": name, "width": width, "height": height, "url": url }]
+        })
+    };
+    json!({
+        "partner": { "display_name": "Ben", "avatar": picture(AVATAR, "256", 256, 256) },
+        "photo": {
+            "seq": 5, "author": "partner", "created_at": WRITTEN, "picture": picture(PHOTO, "320", 320, 180)
+        },
+        "mood": { "seq": 4, "body": { "mood": "sunny" }, "created_at": WRITTEN },
+        "days_together": 2480, "unread": 1
+    })
+}
+
 fn new_session() -> Value {
     json!({
         "account": account(),
@@ -161,7 +179,7 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
         "SignedInOut" => new_session(),
         "Sessions" => json!({ "sessions": [{
             "id": SESSION, "device": "Firefox on Linux", "created_at": SIGNED_UP, "seen_at": WRITTEN,
-            "expires_at": "2027-11-29T09:00:00.000Z", "current": true
+            "expires_at": "2027-11-29T09:00:00.000Z", "current": true, "has_widget_token": false
         }] }),
         "MeOut" => {
             let mut me = account();
@@ -195,6 +213,8 @@ pub(super) fn response(operation_id: &str, schema: Option<&str>) -> Option<Value
         }),
         "DeviceOut" => device(),
         "PreferencesOut" => preferences(),
+        "GlanceOut" => glance(),
+        "WidgetTokenOut" => json!({ "token": format!("widget_{TOKEN}") }),
         "DevicesOut" => json!({ "devices": [device()] }),
         "MediaOut" => photo(),
         "MediaPage" => json!({

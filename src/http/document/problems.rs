@@ -24,7 +24,8 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
         | "pairing_blocks"
         | "devices_list"
         | "devices_preferences" => &[],
-        "accounts_update_me" => &["rate_limited"],
+        "accounts_update_me" | "accounts_remove_widget_token" => &["rate_limited"],
+        "accounts_new_widget_token" => &["too_many_widget_tokens", "rate_limited"],
         "accounts_end_session" => &["session_not_found"],
         "accounts_set_password" => &[
             "invalid_idempotency_key",
@@ -102,6 +103,7 @@ fn own(operation_id: &str) -> Option<&'static [&'static str]> {
         "devices_register" => &["too_many_devices", "rate_limited"],
         "devices_change_preferences" => &["rate_limited"],
         "devices_remove" => &["invalid_field", "rate_limited"],
+        "glance_glance" => &["not_paired"],
         "live_live" => &[
             "malformed_request",
             "not_paired",
