@@ -27,8 +27,9 @@ use couple_core::{
     mail::{CheckedMailer, Links, Mailer},
     media,
     notification::{
-        EnglishTexts, MailOnLeave, NotificationPolicy, Notifications, NotifyByPush, PartnerLeftMailHandler,
-        PushObserver, PushReport, PushTexts, SendDigestHandler, SendPersonPushHandler, SendPushHandler,
+        EnglishTexts, MailOnLeave, NotificationPolicy, Notifications, NotifyByPush, NotifyWidgets,
+        PartnerLeftMailHandler, PushObserver, PushReport, PushTexts, ReloadWidgetHandler, ReloadWidgetsHandler,
+        SendDigestHandler, SendPersonPushHandler, SendPushHandler,
     },
     pairing::{self, AcceptedMailHandler, InviteMailHandler, Pairings, PurgeInvitesHandler},
     push::Pusher,
@@ -498,7 +499,7 @@ impl BackendBuilder {
     /// an invalid name or schema.
     pub fn build(self) -> Result<Backend, Error> {
         check_public_url(&self.public_url)?;
-        let has_store = self.store.is_some();
+        let (has_store, has_pusher) = (self.store.is_some(), self.pusher.is_some());
         let keys = match self.keys {
             Some(keys) => keys,
             None if self.store.is_some() => {
@@ -525,6 +526,9 @@ impl BackendBuilder {
         let (mut listeners, mut queues) = (self.listeners, self.queues);
         let (has_pusher, policy) = (self.pusher.is_some(), self.notifications);
         listeners = listeners.with(MailOnLeave::new(&policy));
+        if has_pusher {
+            listeners = listeners.with(NotifyWidgets::new(kinds.clone()));
+        }
         if has_pusher || policy.permits_digests() {
             listeners = listeners.with(NotifyByPush::new(kinds.clone(), policy.clone(), has_pusher));
             if !queues.iter().any(|queue| queue.name == "push") {
@@ -561,7 +565,7 @@ impl BackendBuilder {
         let mailer: Arc<dyn Mailer> = Arc::new(mails.clone());
         let gallery = Gallery::new(ports.clone(), self.pictures, blobs, self.renderer, self.gallery);
         let mut registry = users
-            .register(Registry::default(), &ports, &mailer)
+            .register(Registry::default(), &ports, &mailer, has_pusher)
             .with(InviteMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
             .with(AcceptedMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
             .with(PartnerLeftMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
@@ -582,6 +586,9 @@ impl BackendBuilder {
             .with(PurgeDeadHandler(ports.clone()));
         let timeline = Timeline::new(ports.clone()).with_kinds(kinds.clone());
         if let Some(pusher) = &self.pusher {
+            registry = registry
+                .with(ReloadWidgetsHandler::new(ports.clone(), users.session_policy()))
+                .with(ReloadWidgetHandler::new(ports.clone(), pusher.clone(), users.session_policy()));
             let handler = SendPersonPushHandler::new(
                 ports.clone(),
                 users.directory.clone(),
@@ -610,7 +617,7 @@ impl BackendBuilder {
             PurgeOutcomesHandler::schedule(),
             PurgeDeadHandler::schedule(),
         ];
-        schedules.extend(users.schedules());
+        schedules.extend(users.schedules(has_pusher));
         schedules.extend(self.schedules);
         let backend = Backend(Arc::new(Parts {
             mails,

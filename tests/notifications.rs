@@ -46,6 +46,7 @@ enum Answer {
     Gone(Option<Timestamp>),
     Unavailable(Option<Duration>),
     Refused,
+    Panics,
 }
 
 /// Reads, commits and push messages in the order in which they happened.
@@ -92,6 +93,7 @@ impl Pusher for Recorder {
             Some(Answer::Unavailable(retry_after)) => {
                 Err(PushError::Unavailable { retry_after, error: error(ErrorKind::Unavailable) })
             }
+            Some(Answer::Panics) => panic!("planted in the test"),
             Some(Answer::Refused) => Err(PushError::Refused(error(ErrorKind::Rejected))),
         }
     }
@@ -366,7 +368,7 @@ async fn unread_entry_is_pushed_to_each_device_of_the_partner() {
     let pair = world.pair().await;
     world.register(&pair, "phone").await;
     world.register(&pair, "tablet").await;
-    world.put(&Device { surface: Surface::Widget, ..world.device(pair.ben, None, "widget") }).await;
+    world.put(&Device { surface: Surface::Control, ..world.device(pair.ben, None, "control") }).await;
     world.put(&world.device(pair.ana, None, "author")).await;
     world.append(&pair, world.entry("one", "Hi")).await;
     let messages = world.messages().await;
@@ -949,4 +951,177 @@ async fn random_races_of_many_couples_send_nothing_to_former_partners_or_owners(
         let race = Race::ALL[usize::try_from(random.below(6)).unwrap()];
         world.race(race, usize::try_from(random.below(20)).unwrap()).await;
     }
+}
+
+/// Widgets of the second member, registered by its session.
+async fn widget(world: &World, pair: &Pair) -> Device {
+    let device = Device { surface: Surface::Widget, ..world.device(pair.ben, Some(pair.session), "widget") };
+    world.put(&device).await;
+    device
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[tokio::test]
+async fn widgets_are_reloaded_at_once_and_then_once_a_minute() {
+    let world = World::new();
+    let pair = world.pair().await;
+    widget(&world, &pair).await;
+    world.append(&pair, world.entry("one", "planted text")).await;
+    let [push] = &world.messages().await[..] else { panic!("one message") };
+    assert_eq!(push.payload, Payload::Reload { surface: Surface::Widget });
+    for n in 0..5 {
+        world.append(&pair, world.entry(&format!("n{n}"), "Hi")).await;
+        assert_eq!(world.pushed().await, NONE);
+        world.clock.advance(seconds(10));
+    }
+    world.clock.advance(seconds(10) - Duration::from_micros(1));
+    assert_eq!(world.pushed().await, NONE);
+    world.clock.advance(Duration::from_micros(1));
+    assert_eq!(world.pushed().await, ["widget"], "one message for all changes of the minute");
+    world.clock.advance(seconds(59));
+    world.mark_read(&pair, 3).await;
+    assert_eq!(world.pushed().await, NONE);
+    world.clock.advance(seconds(1));
+    assert_eq!(world.pushed().await, ["widget"]);
+    world.clock.advance(Duration::from_hours(1));
+    assert_eq!(world.pushed().await, NONE, "nothing has changed");
+    world.append(&pair, world.entry("late", "Hi")).await;
+    assert_eq!(world.pushed().await, ["widget"]);
+}
+
+#[tokio::test]
+async fn every_change_of_a_glance_is_followed_by_a_reload_within_a_minute() {
+    let world = World::new();
+    let pair = world.pair().await;
+    widget(&world, &pair).await;
+    let random = SeededRandom::default();
+    random.seed(7);
+    let (mut last, mut waits_since, mut changed_at, mut count): (Option<u64>, Option<u64>, _, u32) =
+        (None, None, 0, 0);
+    for second in 0..3_000 {
+        // Busy and quiet times take turns.
+        let one_in = if second / 300 % 2 == 0 { 4 } else { 90 };
+        if random.below(one_in) == 0 {
+            world.append(&pair, world.entry(&format!("n{second}"), "Hi")).await;
+            (waits_since, changed_at) = (waits_since.or(Some(second)), second);
+        }
+        let pushed = world.pushed().await.len();
+        assert!(pushed <= 1, "at {second}");
+        if pushed == 1 {
+            assert!(last.is_none_or(|last| second - last >= 60), "at {second} after {last:?}");
+            // A change in the second of a message may be followed by one more.
+            assert!(last.is_none_or(|last| changed_at >= last), "nothing has changed before {second}");
+            (last, waits_since, count) = (Some(second), None, count + 1);
+        }
+        assert!(waits_since.is_none_or(|since| second - since <= 60), "at {second}: {waits_since:?}");
+        world.clock.advance(seconds(1));
+    }
+    assert!(count > 30, "{count}");
+}
+
+#[tokio::test]
+async fn each_change_reloads_the_widgets_of_the_members_who_see_it() {
+    let world = World::new();
+    let pair = world.pair().await;
+    for (member, token) in [(pair.ana, "ana"), (pair.ben, "ben")] {
+        world.put(&Device { surface: Surface::Widget, ..world.device(member, None, token) }).await;
+    }
+    let of_kind = |kind: &str| NewEntry { kind: kind.to_owned(), ..world.entry(kind, "Hi") };
+    let append = |entry| Change::from(TimelineChange::Append { couple: pair.couple, entry });
+    let system = |kind| append(NewEntry::system(kind, Some(Side::First), None, world.now()));
+    let read = TimelineChange::MarkRead { couple: pair.couple, side: Side::Second, seq: 1 };
+    for (what, change, expected) in [
+        ("text", append(of_kind("text")), &["ben"][..]),
+        ("mood", append(of_kind("mood")), &["ben"]),
+        ("photo", append(of_kind("photo")), &["ana", "ben"]),
+        ("quiet", append(of_kind("x-quiet")), &[]),
+        ("ready", system("media_ready"), &["ana", "ben"]),
+        ("name", system("profile_changed"), &["ben"]),
+        ("anniversary", system("couple_changed"), &["ana", "ben"]),
+        ("deletion", system("entry_deleted"), &["ana", "ben"]),
+        ("reaction", system("entry_reacted"), &[]),
+        ("read", read.into(), &["ben"]),
+        ("end", world.end_of(&pair), &["ana", "ben"]),
+    ] {
+        world.clock.advance(seconds(60));
+        world.commit(vec![change]).await;
+        let mut pushed = world.pushed().await;
+        pushed.sort_unstable();
+        assert_eq!(pushed, expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn failed_reload_is_sent_later_and_never_twice_a_minute() {
+    let world = World::new();
+    let pair = world.pair().await;
+    let device = widget(&world, &pair).await;
+    for (n, (answer, wait)) in [
+        (Answer::Unavailable(None), 60),
+        (Answer::Unavailable(Some(seconds(100))), 100),
+        // As if the process had died between the commit and the message.
+        (Answer::Panics, 60),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        world.answer("widget", &[answer]);
+        world.append(&pair, world.entry(&format!("n{n}"), "Hi")).await;
+        let mut waited = 0;
+        while world.pushed().await == NONE {
+            world.clock.advance(seconds(1));
+            waited += 1;
+            assert!(waited <= wait + 10, "{n}");
+        }
+        assert!(waited >= wait, "{n}: {waited}");
+        world.clock.advance(Duration::from_hours(1));
+        assert_eq!(world.pushed().await, NONE, "{n}");
+    }
+    world.answer("widget", &[Answer::Refused]);
+    world.append(&pair, world.entry("refused", "Hi")).await;
+    world.clock.advance(Duration::from_hours(1));
+    assert_eq!(world.pushed().await, NONE);
+    world.answer("widget", &[Answer::Gone(None)]);
+    world.append(&pair, world.entry("gone", "Hi")).await;
+    assert_eq!((world.pushed().await, world.devices(&pair).await), (vec![], 0));
+    world.put(&device).await;
+    world.append(&pair, world.entry("again", "Hi")).await;
+    world.clock.advance(seconds(60));
+    assert_eq!(world.pushed().await, ["widget"]);
+}
+
+#[tokio::test]
+async fn reload_that_never_succeeds_ends_after_a_day() {
+    let world = World::new();
+    let pair = world.pair().await;
+    widget(&world, &pair).await;
+    world.answer("widget", &[Answer::Unavailable(Some(Duration::from_hours(5))); 99]);
+    world.append(&pair, world.entry("one", "Hi")).await;
+    for _ in 0..40 {
+        world.clock.advance(Duration::from_hours(1));
+        assert_eq!(world.pushed().await, NONE);
+    }
+    assert_eq!(world.backend.ports().store.next_due("push").await.unwrap(), None);
+    assert_eq!(world.backend.ports().store.dead_jobs(None, 9).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn widgets_of_an_ended_session_are_not_reloaded() {
+    let world = World::new();
+    let pair = world.pair().await;
+    widget(&world, &pair).await;
+    world.append(&pair, world.entry("one", "Hi")).await;
+    let end = AccountChange::EndSession { account: pair.ben, id: pair.session };
+    world.commit(vec![end.into()]).await;
+    assert_eq!(world.pushed().await, NONE);
+    // A session that has expired and is not purged yet.
+    let world = World::new();
+    let pair = world.pair().await;
+    widget(&world, &pair).await;
+    world.clock.advance(Duration::from_hours(24 * 41));
+    world.append(&pair, world.entry("one", "Hi")).await;
+    assert_eq!(world.pushed().await, NONE);
 }

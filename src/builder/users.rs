@@ -103,19 +103,30 @@ fn hasher_of(
 
 impl Users {
     /// Adds the handler that erases persons, and those of the built-in accounts' jobs.
-    pub(super) fn register(&self, jobs: Registry, ports: &Ports, mailer: &Arc<dyn Mailer>) -> Registry {
-        let jobs = jobs.with(PurgeAccountsHandler::new(ports.clone(), MAX_ACCOUNTS_PER_PURGE));
+    ///
+    /// With a pusher, the tallies of reloads are purged for users of a host, too.
+    pub(super) fn register(
+        &self,
+        jobs: Registry,
+        ports: &Ports,
+        mailer: &Arc<dyn Mailer>,
+        has_pusher: bool,
+    ) -> Registry {
+        let mut jobs = jobs.with(PurgeAccountsHandler::new(ports.clone(), MAX_ACCOUNTS_PER_PURGE));
+        if self.accounts.is_some() || has_pusher {
+            jobs = jobs.with(PurgeTokensHandler::new(ports.clone(), self.policy.clone()));
+        }
         if self.accounts.is_none() {
             return jobs;
         }
         jobs.with(MailJobHandler::new(ports.clone(), mailer.clone(), self.policy.clone()))
-            .with(PurgeTokensHandler::new(ports.clone(), self.policy.clone()))
     }
 
-    /// Schedule of the erasure of persons, and those of the built-in accounts' jobs.
-    pub(super) fn schedules(&self) -> Vec<Schedule> {
+    /// Schedules of the handlers of [`register`](Self::register).
+    pub(super) fn schedules(&self, has_pusher: bool) -> Vec<Schedule> {
         let mut schedules = vec![PurgeAccountsHandler::schedule()];
-        schedules.extend(self.accounts.as_ref().map(|_| PurgeTokensHandler::schedule()));
+        let purges = self.accounts.is_some() || has_pusher;
+        schedules.extend(purges.then(PurgeTokensHandler::schedule));
         schedules
     }
 

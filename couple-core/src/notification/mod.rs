@@ -7,6 +7,9 @@
 //!
 //! The same job schedules a [`SendDigest`] job if the person has asked for mail digests. It is decided at the moment of
 //! sending, too, by [`rules::decide_digest`].
+//!
+//! An event that changes what a [glance](crate::glance) shows also enqueues a [`ReloadWidgets`] job, which asks the
+//! widgets of the members to read it again, at most once a minute for each device.
 
 mod delivery;
 mod digest_job;
@@ -14,6 +17,7 @@ mod job;
 mod left_mail;
 mod person_job;
 mod port;
+mod reload;
 mod report;
 pub mod rules;
 mod service;
@@ -24,6 +28,10 @@ pub use job::{About, NotifyByPush, SendPush, SendPushHandler};
 pub use left_mail::{MailOnLeave, PartnerLeftMail, PartnerLeftMailHandler};
 pub use person_job::{PersonEvent, SendPersonPush, SendPersonPushHandler};
 pub use port::{NotificationChange, NotificationReads};
+pub use reload::{
+    NotifyWidgets, Readers, ReloadWidget, ReloadWidgetHandler, ReloadWidgets, ReloadWidgetsHandler,
+    readers_of,
+};
 pub use report::{PushObserver, PushOutcome, PushReport};
 pub use service::Notifications;
 pub use text::{EnglishTexts, Preview, PushMessage, PushTexts};

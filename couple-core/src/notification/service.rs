@@ -5,7 +5,10 @@ use super::{
 };
 use crate::{
     AccountId, Decision, Error, Failure, Invalid, Ports, UnitOfWork,
+    account::AccountPolicy,
+    device::Device,
     limits::{LimitKey, rules::WRITE_PER_ACCOUNT},
+    push::Surface,
 };
 
 /// Service for the notification preferences of persons.
@@ -86,4 +89,24 @@ impl Notifications {
 pub(super) async fn read(ports: &Ports, person: AccountId) -> Result<Preferences, Error> {
     let stored = ports.store.preferences(person).await?;
     Ok(stored.unwrap_or_else(|| Preferences::default_of(person)))
+}
+
+/// Devices of a person on a surface, without those whose built-in session has expired.
+pub(super) async fn devices_on(
+    ports: &Ports,
+    sessions: Option<&AccountPolicy>,
+    person: AccountId,
+    surface: Surface,
+) -> Result<Vec<Device>, Error> {
+    let mut devices = ports.store.devices_of(person).await?;
+    devices.retain(|device| device.surface == surface);
+    let Some(policy) = sessions.filter(|_| !devices.is_empty()) else { return Ok(devices) };
+    // The commit that ends a session removes its devices; one that has expired is removed by the next purge.
+    let (now, sessions) = (ports.now(), ports.store.sessions_of(person).await?);
+    devices.retain(|device| {
+        device
+            .session
+            .is_none_or(|id| sessions.iter().any(|session| session.id == id && session.is_live(policy, now)))
+    });
+    Ok(devices)
 }
