@@ -58,11 +58,7 @@ impl Client {
     }
 
     pub(crate) async fn post(&mut self, path: &str, token: Option<&str>, body: String) -> (u16, Bytes) {
-        let mut request = Request::post(path).header("host", "b").header("content-type", "application/json");
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        self.send(request.body(Full::new(body.into())).unwrap()).await
+        self.send(post(path, token, body)).await
     }
 
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> (u16, Bytes) {
@@ -73,6 +69,14 @@ impl Client {
     }
 }
 
+fn post(path: &str, token: Option<&str>, body: String) -> Request<Full<Bytes>> {
+    let mut request = Request::post(path).header("host", "b").header("content-type", "application/json");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    request.body(Full::new(body.into())).unwrap()
+}
+
 /// Measured throughput and response times of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
@@ -81,7 +85,7 @@ pub(crate) struct Load {
     pub(crate) p99: Duration,
 }
 
-/// Sends requests over `connections` for `time`, at the maximum rate or at `rate` per second in total.
+/// Sends JSON over `connections` for `time`, at the maximum rate or at `rate` per second in total.
 pub(crate) async fn load<F>(
     address: SocketAddr,
     connections: u64,
@@ -92,6 +96,25 @@ pub(crate) async fn load<F>(
 ) -> Load
 where
     F: Fn(u64) -> (&'static str, Option<String>, String) + Send + Sync + 'static,
+{
+    let request = move |n| {
+        let (path, token, body) = make(n);
+        post(path, token.as_deref(), body)
+    };
+    load_of(address, connections, time, rate, expect, request).await
+}
+
+/// As [`load`], with requests of any kind.
+pub(crate) async fn load_of<F>(
+    address: SocketAddr,
+    connections: u64,
+    time: Duration,
+    rate: Option<f64>,
+    expect: u16,
+    make: F,
+) -> Load
+where
+    F: Fn(u64) -> Request<Full<Bytes>> + Send + Sync + 'static,
 {
     let (make, next, stop) = (Arc::new(make), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let begun = Instant::now();
@@ -115,8 +138,7 @@ where
                     } else {
                         Instant::now()
                     };
-                    let (path, token, body) = make(next.fetch_add(1, Ordering::Relaxed));
-                    let (status, said) = client.post(path, token.as_deref(), body).await;
+                    let (status, said) = client.send(make(next.fetch_add(1, Ordering::Relaxed))).await;
                     assert_eq!(status, expect, "{said:?}");
                     took.push(from.elapsed());
                 }
