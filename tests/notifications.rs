@@ -1086,6 +1086,7 @@ async fn failed_reload_is_sent_later_and_never_twice_a_minute() {
     assert_eq!(world.pushed().await, NONE);
     world.answer("widget", &[Answer::Gone(None)]);
     world.append(&pair, world.entry("gone", "Hi")).await;
+    world.clock.advance(seconds(60));
     assert_eq!((world.pushed().await, world.devices(&pair).await), (vec![], 0));
     world.put(&device).await;
     world.append(&pair, world.entry("again", "Hi")).await;

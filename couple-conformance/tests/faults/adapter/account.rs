@@ -668,17 +668,12 @@ impl AccountTables {
     /// Session with this widget token, as the look-up compares them.
     fn by_widget(&self, token: &Digest) -> Option<&Session> {
         let equal = self.sessions.values().find(|session| session.widget_token == Some(*token));
-        let found = equal.or_else(|| match planted("widget-token-reads-a-prefix") {
+        equal.or_else(|| match planted("widget-token-reads-a-prefix") {
             true => self.sessions.values().find(|session| {
                 session.widget_token.is_some_and(|one| one.as_bytes()[..16] == token.as_bytes()[..16])
             }),
             false => None,
-        });
-        let of_ended = || self.ended.values().find(|session| session.widget_token == Some(*token));
-        match planted("ended-sessions-are-found-by-their-widget-token") {
-            true => found.or_else(of_ended),
-            false => found,
-        }
+        })
     }
 
     fn put_tally(&mut self, id: TallyId, tally: Tally) {
@@ -936,7 +931,14 @@ impl AccountReads for FaultyStore {
         let tables = &state.account;
         let by_bearer =
             |token: &Digest| tables.by_bearer.get(token).and_then(|key| tables.sessions.get(key)).cloned();
-        let by_widget = |token: &Digest| tables.by_widget(token).cloned();
+        let by_widget = |token: &Digest| {
+            let of_ended = || tables.ended.values().find(|session| session.widget_token == Some(*token));
+            let found = tables.by_widget(token);
+            match planted("ended-sessions-are-found-by-their-widget-token") {
+                true => found.or_else(of_ended).cloned(),
+                false => found.cloned(),
+            }
+        };
         let session = match token {
             SessionToken::Bearer(token) if planted("widget-tokens-are-bearer-tokens") => {
                 by_bearer(token).or_else(|| by_widget(token))
