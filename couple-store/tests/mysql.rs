@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use couple_conformance::Breakable;
 use couple_store::{
     MemoryStore,
     sql::{MySqlOptions, MySqlStore},
@@ -30,6 +31,14 @@ async fn broken(merge: usize) -> MySqlStore {
     open_at(&proxy.url(&url), &format!("m{merge}_broken_"), merge).await
 }
 
+/// Store whose server cannot be reached for some time.
+async fn breakable(merge: usize) -> Breakable<MySqlStore> {
+    let url = support::shared::<MySql>("COUPLE_TEST_MARIADB").await;
+    let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
+    let store = open_at(&proxy.url(&url), &format!("m{merge}_outage_"), merge).await;
+    Breakable::new(store, move |fails| proxy.refuse(fails))
+}
+
 mod merged {
     use super::*;
     couple_conformance::store!(
@@ -38,12 +47,13 @@ mod merged {
         reopen: |name| open(name, 64),
         second_process: |name| open(name, 64),
         broken: broken(64),
+        outage: breakable(64),
     );
 }
 
 mod one_by_one {
     use super::*;
-    couple_conformance::store!(named: |name| open(name, 1), reopen: |name| open(name, 1), broken: broken(1));
+    couple_conformance::store!(named: |name| open(name, 1), reopen: |name| open(name, 1), broken: broken(1), outage: breakable(1));
 }
 
 mod connecting {

@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use couple_conformance::Breakable;
 use couple_store::{
     MemoryStore,
     sql::{PostgresOptions, PostgresStore},
@@ -30,6 +31,14 @@ async fn broken(merge: usize) -> PostgresStore {
     open_at(&proxy.url(&url), &format!("m{merge}_broken_"), merge).await
 }
 
+/// Store whose server cannot be reached for some time.
+async fn breakable(merge: usize) -> Breakable<PostgresStore> {
+    let url = support::shared::<Postgres>("COUPLE_TEST_POSTGRES").await;
+    let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
+    let store = open_at(&proxy.url(&url), &format!("m{merge}_outage_"), merge).await;
+    Breakable::new(store, move |fails| proxy.refuse(fails))
+}
+
 mod merged {
     use super::*;
     couple_conformance::store!(
@@ -38,12 +47,13 @@ mod merged {
         reopen: |name| open(name, 64),
         second_process: |name| open(name, 64),
         broken: broken(64),
+        outage: breakable(64),
     );
 }
 
 mod one_by_one {
     use super::*;
-    couple_conformance::store!(named: |name| open(name, 1), reopen: |name| open(name, 1), broken: broken(1));
+    couple_conformance::store!(named: |name| open(name, 1), reopen: |name| open(name, 1), broken: broken(1), outage: breakable(1));
 }
 
 mod connecting {
@@ -164,12 +174,16 @@ mod queries {
 
 /// Event bus over `LISTEN` and `NOTIFY`.
 mod bus {
-    use std::time::Duration;
+    use std::{
+        collections::HashMap,
+        sync::{LazyLock, Mutex},
+        time::Duration,
+    };
 
-    use async_trait::async_trait;
+    use couple_conformance::{AlternatingBus, Breakable};
     use couple_core::{
         ErrorKind,
-        live::{Bus, Notice, Subscription, Topic},
+        live::{Bus as _, Notice, Subscription, Topic},
         pairing::Side,
         timeline::Body,
     };
@@ -190,34 +204,32 @@ mod bus {
         PostgresBus::start(url).await.unwrap()
     }
 
-    /// Event buses of two processes.
-    struct Across {
-        here: PostgresBus,
-        there: PostgresBus,
-    }
+    /// Databases by the name of their check, for its second process.
+    static DATABASES: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
 
-    async fn across() -> Across {
+    async fn open(name: String) -> PostgresBus {
         let url = fresh().await;
-        Across { here: start(&url).await, there: start(&url).await }
+        DATABASES.lock().unwrap().insert(name, url.clone());
+        start(&url).await
     }
 
-    #[async_trait]
-    impl Bus for Across {
-        async fn publish(&self, topic: Topic, notice: Notice) {
-            self.here.publish(topic, notice).await;
-        }
-        async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
-            self.there.subscribe(topics).await
-        }
+    async fn open_second(name: String) -> PostgresBus {
+        let url = DATABASES.lock().unwrap()[&name].clone();
+        start(&url).await
     }
 
-    mod between_processes {
-        use super::*;
-        couple_conformance::bus!(across());
+    /// Buses of two processes, whose server cannot be reached for some time.
+    async fn breakable() -> Breakable<AlternatingBus> {
+        let url = fresh().await;
+        let proxy = Proxy::start(server_of(&url), Duration::ZERO).await;
+        let url = proxy.url(&url);
+        let buses = AlternatingBus::new(start(&url).await, start(&url).await);
+        Breakable::new(buses, move |fails| proxy.refuse(fails))
     }
-    mod within_one {
+
+    mod conformance {
         use super::*;
-        couple_conformance::bus!(async { start(&fresh().await).await });
+        couple_conformance::bus!(named: open, second_process: open_second, outage: breakable());
     }
 
     fn topic(name: &str) -> Topic {
@@ -325,13 +337,14 @@ mod bus {
     /// A signal that exceeds a notification becomes a notice to read the store; a shorter one is complete.
     #[tokio::test]
     async fn oversized_signals_become_changed() {
-        let bus = across().await;
+        let url = fresh().await;
+        let (here, there) = (start(&url).await, start(&url).await);
         let talk = topic("talk");
-        let mut far = bus.subscribe(vec![talk.clone()]).await;
+        let mut far = there.subscribe(vec![talk.clone()]).await;
         for (length, whole) in [(7_500, true), (16_000, false)] {
             let body = Body::from_stored("{}".to_owned() + &" ".repeat(length));
             let signal = Notice::Signal { from: Side::First, kind: "x-long".to_owned(), body: Some(body) };
-            bus.publish(talk.clone(), signal.clone()).await;
+            here.publish(talk.clone(), signal.clone()).await;
             assert_eq!(next_notice(&mut far).await, if whole { signal } else { Notice::Changed });
         }
     }

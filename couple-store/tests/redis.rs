@@ -3,78 +3,92 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
+use couple_conformance::{AlternatingBus, AlternatingLimiter, Breakable};
 use couple_core::{
     Clock, ErrorKind, SystemClock,
     limits::{LimitKey, RateLimiter as _, Rule},
-    live::{Bus, Notice, Subscription, Topic},
+    live::{Bus as _, Notice, Topic},
 };
 use couple_store::redis::{Redis, RedisBus, RedisLimits, RedisPresence};
 
 mod support;
 
-use support::engine::Engine;
+use support::{engine::Engine, proxy::Proxy};
 
-/// Connects with a key prefix per test, because the checks of all tests use the same ids.
-async fn connect(variable: &str) -> Redis {
-    let redis = Redis::connect(&support::url_of(variable), 2).await.unwrap();
-    let name = std::thread::current().name().unwrap_or("").to_owned();
+/// Connects with a prefix of keys for each name: all checks use the same ids.
+async fn connect(url: &str, name: &str) -> Redis {
+    let redis = Redis::connect(url, 2).await.unwrap();
     redis.prefix(&format!("test:{}:{name}", std::process::id()))
 }
 
-async fn limits(variable: &str, clock: Arc<dyn Clock>) -> RedisLimits {
-    RedisLimits::with_clock(connect(variable).await, clock)
+async fn limits(variable: &str, name: String, clock: Arc<dyn Clock>) -> RedisLimits {
+    RedisLimits::with_clock(connect(&support::url_of(variable), &name).await, clock)
 }
 
-/// Event buses of two processes.
-struct Across {
-    here: RedisBus,
-    there: RedisBus,
+async fn presence(variable: &str, name: String) -> RedisPresence {
+    RedisPresence::new(connect(&support::url_of(variable), &name).await)
 }
 
-async fn across(variable: &str) -> Across {
-    let redis = connect(variable).await;
-    Across {
-        here: RedisBus::start(redis.clone()).await.unwrap(),
-        there: RedisBus::start(redis).await.unwrap(),
-    }
+async fn bus(variable: &str, name: String) -> RedisBus {
+    RedisBus::start(connect(&support::url_of(variable), &name).await).await.unwrap()
 }
 
-#[async_trait]
-impl Bus for Across {
-    async fn publish(&self, topic: Topic, notice: Notice) {
-        self.here.publish(topic, notice).await;
-    }
-    async fn subscribe(&self, topics: Vec<Topic>) -> Box<dyn Subscription> {
-        self.there.subscribe(topics).await
-    }
+/// Proxy of the server, with its URL.
+async fn proxy() -> (Proxy, String) {
+    let server = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.parse().unwrap();
+    let proxy = Proxy::start(server, Duration::ZERO).await;
+    let url = format!("redis://{}", proxy.address);
+    (proxy, url)
+}
+
+/// Rate limiters of two processes, whose server cannot be reached for some time.
+async fn breakable_limits(clock: Arc<dyn Clock>) -> Breakable<AlternatingLimiter> {
+    let (proxy, url) = proxy().await;
+    let one = RedisLimits::with_clock(connect(&url, "l7").await, clock.clone());
+    let other = RedisLimits::with_clock(connect(&url, "l7").await, clock);
+    Breakable::new(AlternatingLimiter::new(one, other), move |fails| proxy.refuse(fails))
+}
+
+async fn breakable_presence() -> Breakable<RedisPresence> {
+    let (proxy, url) = proxy().await;
+    let presence = RedisPresence::new(connect(&url, "pr5").await);
+    Breakable::new(presence, move |fails| proxy.refuse(fails))
+}
+
+async fn breakable_bus() -> Breakable<AlternatingBus> {
+    let (proxy, url) = proxy().await;
+    let one = RedisBus::start(connect(&url, "b5").await).await.unwrap();
+    let other = RedisBus::start(connect(&url, "b5").await).await.unwrap();
+    Breakable::new(AlternatingBus::new(one, other), move |fails| proxy.refuse(fails))
 }
 
 macro_rules! kit {
-    ($name:ident, $variable:literal) => {
+    ($name:ident, $variable:literal $(, outage: $limits:expr, $presence:expr, $bus:expr)?) => {
         mod $name {
             use super::*;
-            couple_conformance::limits!(|clock| limits($variable, clock));
-            couple_conformance::presence!(async { RedisPresence::new(connect($variable).await) });
-            mod between_processes {
-                use super::*;
-                couple_conformance::bus!(across($variable));
-            }
-            mod within_one {
-                use super::*;
-                couple_conformance::bus!(async { RedisBus::start(connect($variable).await).await.unwrap() });
-            }
+            couple_conformance::limits!(
+                named: |name, clock| limits($variable, name, clock),
+                second_process: |name, clock| limits($variable, name, clock)
+                $(, outage: $limits)?
+            );
+            couple_conformance::presence!(
+                named: |name| presence($variable, name), second_process: |name| presence($variable, name)
+                $(, outage: $presence)?
+            );
+            couple_conformance::bus!(
+                named: |name| bus($variable, name), second_process: |name| bus($variable, name) $(, outage: $bus)?
+            );
         }
     };
 }
-kit!(one, "COUPLE_TEST_REDIS");
+kit!(one, "COUPLE_TEST_REDIS", outage: |clock| breakable_limits(clock), breakable_presence(), breakable_bus());
 kit!(sentinel, "COUPLE_TEST_REDIS_SENTINEL");
 kit!(cluster, "COUPLE_TEST_REDIS_CLUSTER");
 
 /// Allowances follow the clock of the Redis server, whatever the clock of the process.
 #[tokio::test]
 async fn limits_use_the_clock_of_the_server() {
-    let limits = RedisLimits::new(connect("COUPLE_TEST_REDIS").await);
+    let limits = RedisLimits::new(connect(&support::url_of("COUPLE_TEST_REDIS"), "clock").await);
     let (rule, key) =
         (Rule { name: "r", burst: 2, period: Duration::from_millis(400) }, LimitKey::new("k", 1));
     assert_eq!(limits.take(&rule, &key).await.unwrap(), Ok(()));
@@ -99,10 +113,8 @@ async fn connection_errors_name_their_cause() {
 /// While Redis is down, a used-up key stays used up, and another key gets less than Redis would grant.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_are_stricter_while_redis_is_away() {
-    let server = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.parse().unwrap();
-    let proxy = support::proxy::Proxy::start(server, Duration::ZERO).await;
-    let redis = Redis::connect(&format!("redis://{}", proxy.address), 2).await.unwrap();
-    let limits = RedisLimits::new(redis.prefix(&format!("test:{}:stricter", std::process::id())));
+    let (proxy, url) = proxy().await;
+    let limits = RedisLimits::new(connect(&url, "stricter").await);
     let rule = Rule { name: "r", burst: 20, period: Duration::from_hours(24) };
     let granted = async |key: &LimitKey| {
         let mut granted = 0;
@@ -123,12 +135,9 @@ async fn limits_are_stricter_while_redis_is_away() {
 /// Each process counts for itself. When Redis responds again, notices and shared counts resume.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_server_does_not_block_callers() {
-    let server = support::url_of("COUPLE_TEST_REDIS").split_once("://").unwrap().1.parse().unwrap();
-    let proxy = support::proxy::Proxy::start(server, Duration::ZERO).await;
-    let (here, there) = (format!("redis://{}", proxy.address), support::url_of("COUPLE_TEST_REDIS"));
-    let prefix = format!("test:{}:silent", std::process::id());
-    let (here, there) = (Redis::connect(&here, 2).await.unwrap(), Redis::connect(&there, 2).await.unwrap());
-    let (here, there) = (here.prefix(&prefix), there.prefix(&prefix));
+    let (proxy, url) = proxy().await;
+    let (here, there) =
+        (connect(&url, "silent").await, connect(&support::url_of("COUPLE_TEST_REDIS"), "silent").await);
     let limits = RedisLimits::new(here.clone());
     let (bus, other) = (RedisBus::start(here).await.unwrap(), RedisBus::start(there).await.unwrap());
     let topic = Topic::Queue("q".to_owned());

@@ -23,6 +23,7 @@ use tokio::{
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     silent: Arc<AtomicBool>,
+    refuses: Arc<AtomicBool>,
     accepted: Arc<AtomicUsize>,
     cuts: watch::Sender<()>,
     _tasks: JoinSet<()>,
@@ -36,12 +37,16 @@ impl Proxy {
         let silent = Arc::new(AtomicBool::new(false));
         let mut tasks = JoinSet::new();
         let (mute, accepted, cuts) = (silent.clone(), Arc::new(AtomicUsize::new(0)), watch::Sender::new(()));
-        let (count, cut) = (accepted.clone(), cuts.clone());
+        let refuses = Arc::new(AtomicBool::new(false));
+        let (count, cut, refusing) = (accepted.clone(), cuts.clone(), refuses.clone());
         tasks.spawn(async move {
             let mut pipes = JoinSet::new();
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 count.fetch_add(1, Ordering::Relaxed);
+                if refusing.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let Ok(server) = TcpStream::connect(server).await else { continue };
                 let _ = (client.set_nodelay(true), server.set_nodelay(true));
                 let ((from_client, to_client), (from_server, to_server)) =
@@ -50,12 +55,20 @@ impl Proxy {
                 pipes.spawn(pass(from_server, to_client, delay, mute.clone(), cut.subscribe()));
             }
         });
-        Self { address, silent, accepted, cuts, _tasks: tasks }
+        Self { address, silent, refuses, accepted, cuts, _tasks: tasks }
     }
 
     /// Stops forwarding, with connections kept open, or resumes it.
     pub(crate) fn silence(&self, silent: bool) {
         self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// Closes all connections, and each new one, or accepts them again.
+    pub(crate) fn refuse(&self, refuses: bool) {
+        self.refuses.store(refuses, Ordering::SeqCst);
+        if refuses {
+            self.cut();
+        }
     }
 
     /// Closes all connections immediately, also within a message.
