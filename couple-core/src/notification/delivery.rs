@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     NotificationKind, NotificationPolicy, PushMessage, PushObserver, PushOutcome, PushReport, PushTexts,
     rules::PushReason,
+    service::devices_on,
 };
 use crate::{
     AccountId, CoupleId, DeviceId, Error, InviteId, JobId, Locale, Ports, Timestamp,
@@ -145,18 +146,8 @@ impl Delivery {
         if self.pusher.is_none() {
             return Ok(Vec::new());
         }
-        let mut devices = self.ports.store.devices_of(person).await?;
-        devices.retain(|device| {
-            device.surface == Surface::Alert && only.is_none_or(|ids| ids.contains(&device.id))
-        });
-        let Some(policy) = self.sessions.as_ref().filter(|_| !devices.is_empty()) else { return Ok(devices) };
-        // The commit that ends a session removes its devices; one that has expired is removed by the next purge.
-        let (now, sessions) = (self.ports.now(), self.ports.store.sessions_of(person).await?);
-        devices.retain(|device| {
-            device.session.is_none_or(|id| {
-                sessions.iter().any(|session| session.id == id && session.is_live(policy, now))
-            })
-        });
+        let mut devices = devices_on(&self.ports, self.sessions.as_ref(), person, Surface::Alert).await?;
+        devices.retain(|device| only.is_none_or(|ids| ids.contains(&device.id)));
         Ok(devices)
     }
 
