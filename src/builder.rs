@@ -28,8 +28,8 @@ use couple_core::{
     media,
     notification::{
         EnglishTexts, MailOnLeave, NotificationPolicy, Notifications, NotifyByPush, NotifyWidgets,
-        PartnerLeftMailHandler, PushObserver, PushReport, PushTexts, ReloadWidgetHandler, ReloadWidgetsHandler,
-        SendDigestHandler, SendPersonPushHandler, SendPushHandler,
+        PartnerLeftMailHandler, PushObserver, PushReport, PushTexts, ReloadWidgetHandler,
+        ReloadWidgetsHandler, SendDigestHandler, SendPersonPushHandler, SendPushHandler,
     },
     pairing::{self, AcceptedMailHandler, InviteMailHandler, Pairings, PurgeInvitesHandler},
     push::Pusher,
@@ -524,7 +524,7 @@ impl BackendBuilder {
         };
         let kinds = EntryKinds::new(self.entry_kinds, self.strict_entry_kinds)?;
         let (mut listeners, mut queues) = (self.listeners, self.queues);
-        let (has_pusher, policy) = (self.pusher.is_some(), self.notifications);
+        let policy = self.notifications;
         listeners = listeners.with(MailOnLeave::new(&policy));
         if has_pusher {
             listeners = listeners.with(NotifyWidgets::new(kinds.clone()));

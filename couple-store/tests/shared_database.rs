@@ -250,9 +250,17 @@ async fn checks_and_migrations<E: Engine>() {
     let at = E::fresh().await;
     let status = E::check(&at, "couple_").await.unwrap();
     assert!(!status.is_current());
-    assert_eq!(status.pending, ["1 initial", "2 devices", "3 preferences", "4 dates", "5 digests", "6 widget_tokens"]);
+    assert_eq!(
+        status.pending,
+        ["1 initial", "2 devices", "3 preferences", "4 dates", "5 digests", "6 widget_tokens"]
+    );
     let text = refused(E::open_without_migration(&at, "couple_").await);
-    assert!(text.contains("lacks the migration 1 initial, 2 devices, 3 preferences, 4 dates, 5 digests, 6 widget_tokens"), "{text}");
+    assert!(
+        text.contains(
+            "lacks the migration 1 initial, 2 devices, 3 preferences, 4 dates, 5 digests, 6 widget_tokens"
+        ),
+        "{text}"
+    );
     assert_eq!(E::tables(&at).await, Vec::<String>::new());
     E::migrate(&at, "couple_").await.unwrap();
     assert_eq!(E::tables(&at).await, prefixed("couple_"));

@@ -26,8 +26,8 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::{
-    Api, App, account, capabilities, contract, date, device, export, glance, guard, live, media, notification,
-    operations, page, pairing, rendition, timeline, tus,
+    Api, App, account, capabilities, contract, date, device, export, glance, guard, live, media,
+    notification, operations, page, pairing, rendition, timeline, tus,
 };
 #[cfg(feature = "socketio")]
 use super::{engine_sessions, socketio};

@@ -13,7 +13,7 @@ use couple::{
 };
 use tokio::time::sleep;
 
-use crate::support::{TestGate, World, received, signal};
+use crate::support::{Sessions, TestGate, World, received};
 
 #[tokio::test(start_paused = true)]
 async fn room_is_closed_five_seconds_after_its_last_stream() {

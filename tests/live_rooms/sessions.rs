@@ -1,64 +1,18 @@
 //! Sessions of open streams: checked once a second, and their ends.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use couple::{
-    Error,
-    core::{Principal, live::SessionChecker},
+    core::Principal,
     notify::live::{CloseReason, Live, LiveOptions},
     pairing::Side,
 };
 use tokio::time::sleep;
 
-use crate::support::{SOON, TestGate, World, received, received_within};
-
-/// Sessions of which some have ended, with a record of the sessions that were checked.
-#[derive(Default)]
-struct Sessions {
-    ended: Mutex<Vec<String>>,
-    asked: Mutex<Vec<String>>,
-    /// Whether the answer has one value too few.
-    short: AtomicBool,
-    /// Whether the next check panics.
-    panics: AtomicBool,
-}
-
-impl Sessions {
-    fn end(&self, name: &str) {
-        self.ended.lock().unwrap().push(name.to_owned());
-    }
-    fn asked(&self) -> Vec<String> {
-        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
-        asked.sort();
-        asked
-    }
-}
-
-#[async_trait]
-impl SessionChecker for Sessions {
-    async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error> {
-        assert!(!self.panics.swap(false, Ordering::SeqCst), "a check that panics");
-        let name = |principal: &Principal| {
-            let expiry = principal.expires_at().map(|at| at.micros() / 1_000_000);
-            format!("{}{}", principal.session().unwrap(), expiry.map_or(String::new(), |at| format!("@{at}")))
-        };
-        let names: Vec<_> = principals.iter().map(name).collect();
-        let ended = self.ended.lock().unwrap();
-        let mut valid: Vec<_> = names.iter().map(|name| !ended.contains(name)).collect();
-        if self.short.load(Ordering::SeqCst) {
-            valid.pop();
-        }
-        self.asked.lock().unwrap().extend(names);
-        Ok(valid)
-    }
-}
+use crate::support::{SOON, Sessions, TestGate, World, received, received_within};
 
 #[tokio::test(start_paused = true)]
 async fn sessions_of_open_streams_are_checked_once_a_second() {

@@ -15,7 +15,7 @@ use couple::{
     core::{
         Failure, Principal,
         limits::Unlimited,
-        live::{Bus, Notice, Presence, Subscription, Topic},
+        live::{Bus, Notice, Presence, SessionChecker, Subscription, Topic},
     },
     notify::live::{CloseReason, Cursor, Frame, Gate, LiveOptions, Stream},
     pairing::{Person, Side},
@@ -333,4 +333,45 @@ pub(crate) async fn all_within(stream: &mut Stream, time: Duration) -> Vec<Strin
 
 pub(crate) fn signal(from: Side, kind: &str) -> Notice {
     Notice::Signal { from, kind: kind.to_owned(), body: None }
+}
+
+/// Sessions of which some have ended, with a record of the sessions that were checked.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    ended: Mutex<Vec<String>>,
+    asked: Mutex<Vec<String>>,
+    /// Whether the answer has one value too few.
+    pub(crate) short: AtomicBool,
+    /// Whether the next check panics.
+    pub(crate) panics: AtomicBool,
+}
+
+impl Sessions {
+    pub(crate) fn end(&self, name: &str) {
+        self.ended.lock().unwrap().push(name.to_owned());
+    }
+    pub(crate) fn asked(&self) -> Vec<String> {
+        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.sort();
+        asked
+    }
+}
+
+#[async_trait]
+impl SessionChecker for Sessions {
+    async fn still_valid(&self, principals: &[Principal]) -> Result<Vec<bool>, Error> {
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "a check that panics");
+        let name = |principal: &Principal| {
+            let expiry = principal.expires_at().map(|at| at.micros() / 1_000_000);
+            format!("{}{}", principal.session().unwrap(), expiry.map_or(String::new(), |at| format!("@{at}")))
+        };
+        let names: Vec<_> = principals.iter().map(name).collect();
+        let ended = self.ended.lock().unwrap();
+        let mut valid: Vec<_> = names.iter().map(|name| !ended.contains(name)).collect();
+        if self.short.load(Ordering::SeqCst) {
+            valid.pop();
+        }
+        self.asked.lock().unwrap().extend(names);
+        Ok(valid)
+    }
 }

@@ -180,7 +180,7 @@ async fn no_digest_by_default() {
     let couple::Failure::Refused(NotificationError::Invalid(invalid)) = refused else {
         panic!("{refused:?}")
     };
-    assert_eq!((&*invalid.field, invalid.code), ("digest_minutes", "not_available"));
+    assert_eq!((invalid.field, invalid.code), ("digest_minutes", "not_available"));
     world.append(&pair, world.entry("one", "Hi")).await;
     assert_eq!(world.backend.ports().store.next_due("push").await.unwrap(), None);
 }

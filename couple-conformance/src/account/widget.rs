@@ -68,7 +68,12 @@ pub async fn a22_session_is_found_with_its_couple(store: impl Store) {
             }
             5 => {
                 let couple = couple.take().unwrap();
-                let end = PairingChange::End { id: couple.id, members: couple.members, at: world.later(9) };
+                let end = PairingChange::End {
+                    id: couple.id,
+                    members: couple.members,
+                    at: world.later(9),
+                    by: None,
+                };
                 must(&store, end).await;
             }
             _ => {}

@@ -4,8 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     NotificationKind, NotificationPolicy, PushMessage, PushObserver, PushOutcome, PushReport, PushTexts,
-    rules::PushReason,
-    service::devices_on,
+    rules::PushReason, service::devices_on,
 };
 use crate::{
     AccountId, CoupleId, DeviceId, Error, InviteId, JobId, Locale, Ports, Timestamp,

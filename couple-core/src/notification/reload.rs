@@ -330,7 +330,7 @@ mod tests {
         let expected = Readers::Of { couple, sides: [false, true] };
         assert_eq!(readers_of(&event, &kinds()), Some(expected));
         let members = [2, 3].map(|n| AccountId::from_uuid(Uuid::from_u128(n)));
-        let event = Event::CoupleEnded { couple, members, at: AT };
+        let event = Event::CoupleEnded { couple, members, at: AT, by: None };
         assert_eq!(readers_of(&event, &kinds()), Some(Readers::Both(members)));
         let event = Event::EntryAppended { couple, entry: &entry("x-quiet") };
         assert_eq!(readers_of(&event, &kinds()), None);

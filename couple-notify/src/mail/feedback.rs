@@ -135,7 +135,7 @@ fn add_headers(report: &mut DeliveryReport, original: &Message<'_>) {
 fn add_references(report: &mut DeliveryReport, message: &Message<'_>) {
     for header in [message.in_reply_to(), message.references()] {
         let one = header.as_text().map(str::to_owned);
-        let list = header.as_text_list().unwrap_or_default().iter().map(|id| id.to_string());
+        let list = header.as_text_list().unwrap_or_default().iter().map(ToString::to_string);
         report.message_ids.extend(one.into_iter().filter(|_| header.as_text_list().is_none()).chain(list));
     }
     let failed = message.header("X-Failed-Recipients").and_then(HeaderValue::as_text);

@@ -5,6 +5,7 @@ mod remote_keys;
 mod requests;
 mod tokens;
 
+use axum::http::{HeaderValue, Request};
 use couple_core::{ManualClock, Secret};
 use ring::{
     hmac,
@@ -50,6 +51,15 @@ enum Pair {
     P256(EcdsaKeyPair),
     P384(EcdsaKeyPair),
     Secret(hmac::Key),
+}
+
+/// Request with these headers `authorization`.
+fn request(headers: &[&str]) -> Parts {
+    let mut request = Request::new(()).into_parts().0;
+    for value in headers {
+        request.headers.append("authorization", HeaderValue::from_str(value).unwrap());
+    }
+    request
 }
 
 /// Key of an issuer.

@@ -2,8 +2,6 @@
 
 use std::{io::Write, sync::Mutex};
 
-use axum::http::{HeaderValue, Request};
-
 use super::*;
 
 /// Sessions of the host, of which some have ended.
@@ -15,14 +13,6 @@ impl SessionChecker for Revoked {
         let revoked = self.0.lock().unwrap();
         Ok(principals.iter().map(|one| !revoked.contains(&one.session().unwrap())).collect())
     }
-}
-
-fn request(headers: &[&str]) -> Parts {
-    let mut request = Request::new(()).into_parts().0;
-    for value in headers {
-        request.headers.append("authorization", HeaderValue::from_str(value).unwrap());
-    }
-    request
 }
 
 #[tokio::test]
