@@ -12,7 +12,6 @@ use couple_core::{
 };
 use lettre::{
     Address,
-    address::Envelope,
     message::{Body, Mailbox, MultiPart, SinglePart, header, header::ContentTransferEncoding as Encoding},
 };
 
@@ -40,7 +39,8 @@ impl fmt::Debug for Letterhead {
 #[derive(Debug)]
 pub(super) struct RenderedMail {
     /// Sender and recipient.
-    pub(super) envelope: Envelope,
+    #[cfg(any(feature = "smtp", feature = "sendmail"))]
+    pub(super) envelope: lettre::address::Envelope,
     /// Headers and body; lines end with CRLF. ASCII, unless the recipient's address is not.
     pub(super) text: String,
 }
@@ -121,7 +121,11 @@ impl Letterhead {
                 self.dkim.iter().map(|key| key.signature(&text)).collect::<Result<_, _>>()?;
             signatures.concat() + &text
         };
-        Ok(RenderedMail { envelope: message.envelope().clone(), text })
+        Ok(RenderedMail {
+            #[cfg(any(feature = "smtp", feature = "sendmail"))]
+            envelope: message.envelope().clone(),
+            text,
+        })
     }
 
     fn compose(&self, mail: &Mail) -> Result<lettre::Message, Error> {
