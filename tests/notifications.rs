@@ -11,7 +11,7 @@ mod people;
 mod seeded_random;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -68,6 +68,8 @@ struct Recorder {
     sent: Mutex<Vec<Push>>,
     answers: Mutex<HashMap<String, Vec<Answer>>>,
     trace: Trace,
+    /// Clock that each message advances by 16 s.
+    slows: Mutex<Option<Arc<ManualClock>>>,
 }
 
 fn token_of(push: &Push) -> String {
@@ -82,6 +84,9 @@ impl Pusher for Recorder {
     async fn push(&self, push: &Push) -> Result<(), PushError> {
         let token = token_of(push);
         self.trace.add(format!("push {token}"));
+        if let Some(clock) = &*self.slows.lock().unwrap() {
+            clock.advance(Duration::from_secs(16));
+        }
         let answer = self.answers.lock().unwrap().get_mut(&token).and_then(Vec::pop);
         let error = |kind| Error::new(kind, "push");
         match answer {
@@ -527,6 +532,51 @@ async fn person_with_a_live_stream_is_notified_only_if_it_ends_without_a_reading
     world.mark_read(&pair, 3).await;
     world.clock.advance(minute);
     assert_eq!(world.pushed().await, NONE);
+}
+
+#[tokio::test]
+async fn entry_whose_report_was_left_to_a_deleted_one_is_pushed() {
+    let world = World::new();
+    let pair = world.pair().await;
+    world.register(&pair, "phone").await;
+    let half = Duration::from_secs(30);
+    world.presence.renew(pair.ben, Duration::from_hours(1)).await.unwrap();
+    world.append(&pair, world.entry("one", "Hi")).await;
+    assert_eq!(world.pushed().await, NONE);
+    world.clock.advance(half);
+    world.append(&pair, world.entry("two", "Hi")).await;
+    assert_eq!(world.pushed().await, NONE);
+    // The job of the first entry leaves the report to that of the second one.
+    world.clock.advance(half);
+    assert_eq!(world.pushed().await, NONE);
+    let delete = TimelineChange::Delete { couple: pair.couple, seq: 2, author: Side::First, at: world.now() };
+    world.commit(vec![delete.into()]).await;
+    world.presence.shorten(pair.ben, Duration::ZERO).await.unwrap();
+    world.clock.advance(half);
+    let [message] = world.messages().await.try_into().unwrap();
+    let Payload::Alert(alert) = message.payload else { panic!("no alert") };
+    assert_eq!((alert.badge, alert.data["seq"].as_i64()), (Some(1), Some(1)));
+}
+
+#[tokio::test]
+async fn slow_push_services_hold_no_job_and_reached_devices_get_one_message() {
+    let jobs = Arc::new(Mutex::new(HashSet::new()));
+    let world = World::with(|builder| {
+        let jobs = jobs.clone();
+        builder.on_push(move |report| {
+            jobs.lock().unwrap().insert(report.job);
+        })
+    });
+    *world.recorder.slows.lock().unwrap() = Some(world.clock.clone());
+    let pair = world.pair().await;
+    for token in ["phone", "tablet", "browser"] {
+        world.register(&pair, token).await;
+    }
+    world.append(&pair, world.entry("one", "Hi")).await;
+    let mut reached = world.pushed().await;
+    reached.sort();
+    assert_eq!(reached, ["browser", "phone", "tablet"]);
+    assert_eq!(jobs.lock().unwrap().len(), 3, "a job of 15 s sends to one device that takes 16 s");
 }
 
 #[tokio::test]

@@ -7,17 +7,23 @@ use super::{
     rules::PushReason, service::devices_on,
 };
 use crate::{
-    AccountId, CoupleId, DeviceId, Error, InviteId, JobId, Locale, Ports, Timestamp,
+    AccountId, CoupleId, DeviceId, Error, ErrorKind, InviteId, JobId, Locale, Ports, Timestamp,
     account::AccountPolicy,
     device::{Device, DevicePolicy, Devices},
     job::JobError,
     push::{Alert, Payload, Push, PushError, Pusher, Surface, Urgency},
 };
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// Delay after which devices are tried again whose push service named none, while other devices were reached.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
+
+/// Time after which a job sends to no further device: slow push services hold the job, and with it one place of the queue.
+const SEND_TIME: Duration = Duration::from_secs(15);
+/// Maximum time for the answer to one message.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Condition that is read again before each message.
 #[derive(Debug, Clone, Copy)]
@@ -61,10 +67,11 @@ enum Sent {
     Ended,
 }
 
-/// Devices that a message did not reach, and the failure of the last one.
+/// Devices that a message did not reach.
 #[derive(Default)]
 pub(super) struct Unreached {
     devices: Vec<DeviceId>,
+    /// The last failure, and the shortest delay that a push service asks for, if all of them ask for one.
     failure: Option<(Error, Option<Duration>)>,
     /// Number of devices that the message reached, or that can never be reached.
     done: usize,
@@ -79,6 +86,15 @@ pub(super) enum NextStep {
 }
 
 impl Unreached {
+    fn add(&mut self, device: DeviceId, (error, delay): (Error, Option<Duration>)) {
+        self.devices.push(device);
+        let delay = match &self.failure {
+            None => delay,
+            Some((_, shortest)) => shortest.zip(delay).map(|(one, other)| one.min(other)),
+        };
+        self.failure = Some((error, delay));
+    }
+
     /// Next step of the job at `now`.
     ///
     /// # Errors
@@ -161,16 +177,20 @@ impl Delivery {
     ) -> Unreached {
         let mut unreached = Unreached::default();
         let Some(pusher) = &self.pusher else { return unreached };
+        let begun = self.ports.clock.monotonic();
         for device in devices {
+            if self.ports.clock.monotonic().saturating_sub(begun) >= SEND_TIME {
+                let error = Error::new(ErrorKind::TimedOut, "send push messages")
+                    .context("other devices took too long");
+                unreached.add(device.id, (error, Some(Duration::ZERO)));
+                continue;
+            }
             let id = id(device.id);
             match self.send_to(run, pusher, &device, condition, content, id).await {
                 Ok(Sent::Done) => unreached.done += 1,
                 Ok(Sent::NotOwned) => {}
                 Ok(Sent::Ended) => return Unreached::default(),
-                Err(failure) => {
-                    unreached.devices.push(device.id);
-                    unreached.failure = Some(failure);
-                }
+                Err(failure) => unreached.add(device.id, failure),
             }
         }
         unreached
@@ -189,7 +209,7 @@ impl Delivery {
         // Since the list was read, an earlier device may have taken its time: the phone can have another owner, or the
         // couple be over. The condition is read last.
         let current = self.ports.store.device(device.account, device.id).await.map_err(failed)?;
-        let Some(device) = current else {
+        let Some(device) = current.filter(|device| device.surface == Surface::Alert) else {
             self.report(run, PushOutcome::NotOwned(device.id));
             return Ok(Sent::NotOwned);
         };
@@ -202,7 +222,11 @@ impl Delivery {
             return Ok(Sent::Ended);
         }
         let push = self.push(&device, content, id);
-        match pusher.push(&push).await {
+        let sent = timeout(PUSH_TIMEOUT, pusher.push(&push)).await.unwrap_or_else(|_| {
+            let error = Error::new(ErrorKind::TimedOut, "send push message");
+            Err(PushError::Unavailable { retry_after: None, error })
+        });
+        match sent {
             Ok(()) => self.report(run, PushOutcome::Accepted(&push)),
             Err(PushError::Gone { since }) => {
                 self.report(run, PushOutcome::Gone(&push));

@@ -211,19 +211,26 @@ impl SendPushHandler {
         match &job.about {
             About::Pairing => Ok(Found::without_text(Subject::Entry(1))),
             About::Entry(client_id) => {
-                let found = store.entry_by_client_id(couple.id, by, client_id).await?;
-                let Some(entry) = found.filter(|entry| entry.deleted_at.is_none()) else {
+                let Some(entry) = store.entry_by_client_id(couple.id, by, client_id).await? else {
                     return Ok(Found::without_text(Subject::Gone));
                 };
-                let newer = |other: &Entry| {
-                    other.seq > entry.seq
-                        && other.author == Some(by)
+                let counted = |other: &Entry| {
+                    other.author == Some(by)
                         && other.deleted_at.is_none()
                         && counts(self.timeline.kinds(), other.client_id.as_ref(), &other.kind)
                 };
-                if store.entries(couple.id, newest, NEWEST, None).await?.iter().any(newer) {
+                let mut newest = store.entries(couple.id, newest, NEWEST, None).await?;
+                newest.retain(counted);
+                if newest.iter().any(|other| other.seq > entry.seq) {
                     return Ok(Found::without_text(Subject::Superseded));
                 }
+                let entry = match entry.deleted_at {
+                    None => Some(entry),
+                    // While this job was put off, that of an earlier entry may have left the report to this one.
+                    Some(_) if job.put_off_to.is_some() => newest.pop(),
+                    Some(_) => None,
+                };
+                let Some(entry) = entry else { return Ok(Found::without_text(Subject::Gone)) };
                 let text = entry.body.as_ref().and_then(rules::preview);
                 Ok(Found { subject: Subject::Entry(entry.seq), text })
             }
@@ -255,6 +262,9 @@ impl SendPushHandler {
         at: Timestamp,
         change: impl FnOnce(&mut SendPush),
     ) -> Result<(), Error> {
+        // A clock that was set back can give the time of this job again, whose deduplication key is taken until it ends.
+        let again = job.put_off_to == Some(at.micros());
+        let at = if again { at.plus(Duration::from_micros(1)) } else { at };
         let mut job = SendPush { put_off_to: Some(at.micros()), ..job.clone() };
         change(&mut job);
         let job = NewJob::at(&job, at, &self.ports)?;
