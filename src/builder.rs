@@ -535,6 +535,9 @@ impl BackendBuilder {
                 queues.push(Queue::new("push", 16));
             }
         }
+        if policy.permits_digests() && !queues.iter().any(|queue| queue.name == "digest") {
+            queues.push(Queue::new("digest", 2));
+        }
         let limits = self.limits.unwrap_or_else(|| Arc::new(MemoryLimits::new(self.clock.clone())));
         let ports = Ports {
             store: self.store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
@@ -569,13 +572,6 @@ impl BackendBuilder {
             .with(InviteMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
             .with(AcceptedMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
             .with(PartnerLeftMailHandler::new(ports.clone(), users.directory.clone(), mailer.clone()))
-            .with(SendDigestHandler::new(
-                ports.clone(),
-                users.directory.clone(),
-                mailer,
-                kinds.clone(),
-                policy.clone(),
-            ))
             .with(RenderMediaHandler(gallery.clone()))
             .with(DiscardBlobsHandler(gallery.clone()))
             .with(ExpireRenditionsHandler(gallery.clone()))
@@ -584,6 +580,15 @@ impl BackendBuilder {
             .with(PurgeInvitesHandler::new(ports.clone()))
             .with(PurgeOutcomesHandler(ports.clone()))
             .with(PurgeDeadHandler(ports.clone()));
+        if policy.permits_digests() {
+            registry = registry.with(SendDigestHandler::new(
+                ports.clone(),
+                users.directory.clone(),
+                mailer,
+                kinds.clone(),
+                policy.clone(),
+            ));
+        }
         let timeline = Timeline::new(ports.clone()).with_kinds(kinds.clone());
         if let Some(pusher) = &self.pusher {
             registry = registry

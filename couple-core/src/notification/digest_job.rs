@@ -42,7 +42,8 @@ pub struct SendDigest {
 
 impl Job for SendDigest {
     const NAME: &'static str = "notification.digest";
-    const QUEUE: &'static str = "mail";
+    // Not that of other mails: many digests are due at the same hour, and nobody waits for one.
+    const QUEUE: &'static str = "digest";
     // MAX_AGE limits the retries, so that a digest survives an outage of the mail server.
     const MAX_ATTEMPTS: i64 = 60;
     const MAX_AGE: Duration = Duration::from_hours(24);
