@@ -73,9 +73,20 @@ pub async fn o1_blob_reads_back_byte_for_byte(blobs: Blobs) {
         let (whole, pieces) = (random_bytes(1, length), random_bytes(2, length));
         blobs.put("a/whole", whole.clone()).await.unwrap();
         write_in_pieces(&blobs, "a/pieces", &pieces).await;
-        assert!(read(&blobs, "a/whole").await.unwrap() == whole, "{length} at once");
-        assert!(read(&blobs, "a/pieces").await.unwrap() == pieces, "{length} in pieces");
-        assert_eq!(blobs.size("a/pieces").await.unwrap(), Some(length as u64));
+        let other = "has other bytes than were written";
+        assert!(
+            read(&blobs, "a/whole").await.unwrap() == whole,
+            "a blob of {length} bytes, written at once, {other}"
+        );
+        assert!(
+            read(&blobs, "a/pieces").await.unwrap() == pieces,
+            "a blob of {length} bytes, written in pieces, {other}"
+        );
+        assert_eq!(
+            blobs.size("a/pieces").await.unwrap(),
+            Some(length as u64),
+            "a blob has another size than was written"
+        );
     }
     let shorter = random_bytes(3, 10);
     write_in_pieces(&blobs, "a/pieces", &shorter).await;
@@ -102,11 +113,13 @@ pub async fn o2_blob_exists_completely_or_not_at_all(blobs: Blobs) {
     let long = random_bytes(4, LONG);
     let mut writer = blobs.write("a/b").unwrap();
     writer.write(long.clone()).await.unwrap();
-    assert_eq!(blobs.size("a/b").await.unwrap(), None);
-    assert!(blob_names(&blobs, "").await.is_empty());
+    let early = "a blob is visible before its writer has finished";
+    assert_eq!(blobs.size("a/b").await.unwrap(), None, "{early}");
+    assert!(blob_names(&blobs, "").await.is_empty(), "{early}: in a list");
     drop(writer);
-    assert_eq!(read(&blobs, "a/b").await, None);
-    assert!(blob_names(&blobs, "").await.is_empty());
+    let dropped = "a writer that was dropped leaves a blob";
+    assert_eq!(read(&blobs, "a/b").await, None, "{dropped}");
+    assert!(blob_names(&blobs, "").await.is_empty(), "{dropped}: in a list");
 
     blobs.put("a/b", random_bytes(5, 10)).await.unwrap();
     let mut writer = blobs.write("a/b").unwrap();
@@ -117,7 +130,7 @@ pub async fn o2_blob_exists_completely_or_not_at_all(blobs: Blobs) {
         "an unfinished write does not change the blob"
     );
     writer.finish().await.unwrap();
-    assert!(read(&blobs, "a/b").await.unwrap() == long);
+    assert!(read(&blobs, "a/b").await.unwrap() == long, "a finished write has no effect");
 }
 
 /// Ranges read the requested part; a range beyond the end reads up to the end.
@@ -126,32 +139,38 @@ pub async fn o3_range_reads_only_the_requested_part(blobs: Blobs) {
     blobs.put("a/b", whole.clone()).await.unwrap();
     for part in [0..1, 7..200_007, 299_999..300_000] {
         let at = usize::try_from(part.start).unwrap()..usize::try_from(part.end).unwrap();
-        assert_eq!(read_range(&blobs, "a/b", part.clone()).await, (300_000, part, whole.slice(at)));
+        let read = read_range(&blobs, "a/b", part.clone()).await;
+        assert!(
+            read == (300_000, part.clone(), whole.slice(at)),
+            "the range {part:?} has other bytes, or another size"
+        );
     }
-    assert_eq!(
-        read_range(&blobs, "a/b", 299_000..400_000).await,
-        (300_000, 299_000..300_000, whole.slice(299_000..))
-    );
+    let read = read_range(&blobs, "a/b", 299_000..400_000).await;
+    let end = (300_000, 299_000..300_000, whole.slice(299_000..));
+    assert!(read == end, "a range beyond the end does not end at the end of the blob");
     for beyond in [300_000..300_001, 400_000..u64::MAX] {
         let (size, _, bytes) = read_range(&blobs, "a/b", beyond).await;
-        assert_eq!((size, bytes.len()), (300_000, 0));
+        assert_eq!((size, bytes.len()), (300_000, 0), "a range that begins beyond the end has bytes");
     }
-    assert!(blobs.get("a/c", Some(0..1)).await.unwrap().is_none());
+    let missing = blobs.get("a/c", Some(0..1)).await.unwrap();
+    assert!(missing.is_none(), "a range of a missing blob is not reported as missing");
 }
 
 /// Missing blobs are reported as missing, not as an error.
 pub async fn o4_missing_blob_is_reported_as_missing(blobs: Blobs) {
     blobs.put("a/b", random_bytes(7, 10)).await.unwrap();
     for name in ["a", "a/c", "c/b"] {
-        assert_eq!(read(&blobs, name).await, None, "{name}");
-        assert_eq!(blobs.size(name).await.unwrap(), None, "{name}");
+        assert_eq!(read(&blobs, name).await, None, "the missing blob {name} is read");
+        assert_eq!(blobs.size(name).await.unwrap(), None, "the missing blob {name} has a size");
     }
     for name in ["a/c", "c/b", "a/b", "a/b"] {
-        blobs.delete(name).await.unwrap();
+        let deleted = blobs.delete(name).await;
+        assert!(deleted.is_ok(), "deleting the missing blob {name} is an error: {deleted:?}");
     }
-    assert_eq!(read(&blobs, "a/b").await, None);
-    assert_eq!(blobs.delete_folder("a").await.unwrap(), 0);
-    assert!(blob_names(&blobs, "a").await.is_empty());
+    assert_eq!(read(&blobs, "a/b").await, None, "a deleted blob is read");
+    let deleted = blobs.delete_folder("a").await.unwrap();
+    assert_eq!(deleted, 0, "deleting an empty folder reports {deleted} blobs");
+    assert!(blob_names(&blobs, "a").await.is_empty(), "an empty folder lists blobs");
 }
 
 /// Lists contain sizes and times; a folder does not include names that only share its prefix.
@@ -159,11 +178,13 @@ pub async fn o5_list_contains_only_blobs_of_its_folder(blobs: Blobs) {
     for (name, length) in [("c/1/x/source", 5), ("c/1/y/320.jpg", 6), ("c/10/x/source", 7), ("a/1/z", 8)] {
         blobs.put(name, random_bytes(8, length)).await.unwrap();
     }
-    assert_eq!(blob_names(&blobs, "c/1").await, ["c/1/x/source", "c/1/y/320.jpg"]);
-    assert_eq!(blob_names(&blobs, "c/1/x").await, ["c/1/x/source"]);
+    let other = "a folder lists other blobs than its own, or in another order";
+    assert_eq!(blob_names(&blobs, "c/1").await, ["c/1/x/source", "c/1/y/320.jpg"], "{other}");
+    assert_eq!(blob_names(&blobs, "c/1/x").await, ["c/1/x/source"], "{other}");
     let all = listed_blobs(&blobs, "").await;
-    assert_eq!(all.iter().map(|listed| listed.size).collect::<Vec<_>>(), [8, 5, 6, 7]);
-    assert_eq!(all[0].name, "a/1/z");
+    let sizes = all.iter().map(|listed| listed.size).collect::<Vec<_>>();
+    assert_eq!(sizes, [8, 5, 6, 7], "a list has other sizes than the blobs, or another order");
+    assert_eq!(all[0].name, "a/1/z", "a list is not in the order of names");
     for listed in &all {
         // The store's clock: check only that it is a plausible time.
         assert!(listed.modified > Timestamp::from_micros(1_700_000_000_000_000), "{listed:?}");
@@ -202,8 +223,13 @@ pub async fn o6_folder_is_deleted_completely(blobs: Blobs) {
         blobs.put(&format!("c/1/{n}/source"), random_bytes(9, 1)).await.unwrap();
     }
     blobs.put("c/10/x", random_bytes(9, 1)).await.unwrap();
-    assert_eq!(blobs.delete_folder("c/1").await.unwrap(), 1_100);
-    assert_eq!(blob_names(&blobs, "").await, ["c/10/x"]);
+    let deleted = blobs.delete_folder("c/1").await.unwrap();
+    assert_eq!(deleted, 1_100, "deleting a folder of 1,100 blobs reports {deleted}");
+    assert_eq!(
+        blob_names(&blobs, "").await,
+        ["c/10/x"],
+        "deleting a folder deletes other blobs, or leaves some of its own"
+    );
     blobs.put("c/1/x", random_bytes(9, 2)).await.unwrap();
     assert_eq!(blob_names(&blobs, "c").await, ["c/1/x", "c/10/x"], "a deleted folder can be used again");
 }
@@ -218,7 +244,8 @@ pub async fn o7_one_of_concurrent_writes_wins_completely(blobs: Blobs) {
                 let (own, same) = (random_bytes(n, 6_000_000), random_bytes(100 + n, 400_000));
                 write_in_pieces(&blobs, &format!("a/{n}"), &own).await;
                 write_in_pieces(&blobs, "a/same", &same).await;
-                assert!(read(&blobs, &format!("a/{n}")).await.unwrap() == own);
+                let read = read(&blobs, &format!("a/{n}")).await.unwrap();
+                assert!(read == own, "concurrent writes of different blobs mix their bytes");
                 blobs.delete(&format!("a/{n}")).await.unwrap();
             })
         })
@@ -227,8 +254,9 @@ pub async fn o7_one_of_concurrent_writes_wins_completely(blobs: Blobs) {
         task.await.unwrap();
     }
     let same = read(&blobs, "a/same").await.unwrap();
-    assert!((0..16).any(|n| same == random_bytes(100 + n, 400_000)));
-    assert_eq!(blob_names(&blobs, "").await, ["a/same"]);
+    let is_whole = (0..16).any(|n| same == random_bytes(100 + n, 400_000));
+    assert!(is_whole, "concurrent writes of one blob mix their bytes");
+    assert_eq!(blob_names(&blobs, "").await, ["a/same"], "concurrent writes leave other blobs");
 }
 
 /// A signed link differs by blob and expiry. The adapter's own tests read through it.
@@ -238,7 +266,8 @@ pub async fn o8_signed_link_depends_on_blob_and_expiry(blobs: Blobs) {
         assert!(link.starts_with("http") && link.contains("a/b?"), "{link}");
         let longer = blobs.signed("a/b", Duration::from_mins(2)).await.unwrap();
         let other = blobs.signed("a/c", Duration::from_mins(1)).await.unwrap();
-        assert!(longer.as_ref() != Some(&link) && other.as_ref() != Some(&link) && longer != other);
+        let differ = longer.as_ref() != Some(&link) && other.as_ref() != Some(&link) && longer != other;
+        assert!(differ, "signed links of different blobs or expiries are equal");
     }
 }
 
@@ -253,7 +282,7 @@ pub async fn o9_staged_bytes_are_joined_in_order(blobs: Blobs) {
         for stage in stages {
             writer.write(whole.slice(at..stage)).await.unwrap();
             writer.stage().await.unwrap();
-            assert_eq!(writer.held(), 0);
+            assert_eq!(writer.held(), 0, "a writer holds bytes that it has staged");
             at = stage;
         }
         writer.write(whole.slice(at..)).await.unwrap();
@@ -263,7 +292,7 @@ pub async fn o9_staged_bytes_are_joined_in_order(blobs: Blobs) {
             "a blob does not exist before its writer has finished"
         );
         writer.finish().await.unwrap();
-        assert!(read(&blobs, "a/b").await.unwrap() == whole);
+        assert!(read(&blobs, "a/b").await.unwrap() == whole, "staged bytes are not joined in order");
         wait_until_only(&blobs, &["a/b"]).await;
         blobs.delete("a/b").await.unwrap();
     }
@@ -311,11 +340,13 @@ pub async fn o10_pages_list_every_blob_once(blobs: Blobs) {
         blobs.delete_all(page.into_iter().map(|listed| listed.name).collect()).await.unwrap();
     }
     seen.sort();
-    assert_eq!(seen, all);
-    assert!(blobs.page(Some("zzz"), 7).await.unwrap().is_empty());
+    assert_eq!(seen, all, "pages leave out blobs, or list them twice");
+    let beyond = blobs.page(Some("zzz"), 7).await.unwrap();
+    assert!(beyond.is_empty(), "a page after the last name lists {beyond:?}");
     blobs.delete_all(all).await.unwrap();
-    assert!(blob_names(&blobs, "").await.is_empty());
-    assert!(blobs.page(None, 7).await.unwrap().is_empty());
+    let left = blob_names(&blobs, "").await;
+    assert!(left.is_empty(), "blobs that were deleted together are left: {left:?}");
+    assert!(blobs.page(None, 7).await.unwrap().is_empty(), "a page lists deleted blobs");
 }
 
 /// A read beside a write returns the former or the new bytes completely, also if it began before the write.

@@ -186,7 +186,7 @@ where
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 let seconds = limit.as_secs();
                 return Err(broken(&format!(
-                    "the {what} did not end within {seconds} s: a call never returns, or a loop makes no progress"
+                    "the {what} did not end within {seconds} s: a call never returns, a loop makes no progress, or the adapter is too slow for this build and machine"
                 )));
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {

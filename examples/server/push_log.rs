@@ -154,7 +154,7 @@ mod tests {
         let id = uuid::Uuid::from_u128(1);
         PushReport {
             job: couple::core::JobId::from_uuid(id),
-            couple: CoupleId::from_uuid(id),
+            couple: Some(CoupleId::from_uuid(id)),
             to: AccountId::from_uuid(id),
             kind: NotificationKind::Entry,
             outcome,
