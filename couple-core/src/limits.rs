@@ -148,7 +148,7 @@ pub struct Limited {
 /// * **L3** Different keys and different rules do not share a bucket.
 /// * **L4** A refusal states when to retry, and a retry then succeeds.
 /// * **L5** 64 concurrent callers get exactly `burst` tokens.
-/// * **L6** A wall clock that jumps ahead fills no bucket, and its correction freezes none: L4 still holds.
+/// * **L6** A wall clock that jumps ahead and is then corrected does not freeze a bucket: L4 still holds.
 /// * **L7** An adapter that cannot reach its storage grants less than usual, never more, and nothing to a key that is used up: each call
 ///   returns within 10 seconds. When the storage works again, a new key has exactly `burst` tokens within 10 seconds.
 ///

@@ -8,9 +8,12 @@ use super::Dialect;
 pub(super) fn classify<D: Dialect>(operation: &'static str, error: sqlx::Error) -> Error {
     let kind = match &error {
         sqlx::Error::PoolTimedOut => ErrorKind::Overloaded,
-        sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
-            ErrorKind::Unavailable
-        }
+        // A connection that is closed within a message, by the server or a proxy before it, is reported as `Protocol`.
+        sqlx::Error::PoolClosed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => ErrorKind::Unavailable,
         sqlx::Error::Configuration(_) => ErrorKind::Misconfigured,
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => ErrorKind::Corrupt,
         sqlx::Error::Database(database) => D::kind_of(database.as_ref()),

@@ -110,9 +110,8 @@ pub(crate) async fn explain(connection: &mut MySqlConnection, sql: &str) -> Vec<
         filled.push_str(match column {
             "id" | "account_id" | "couple_id" | "space_id" | "media_id" | "owner" | "avatar" | "inviter"
             | "blocker" | "blocked" | "session_id" | "IN" | "" => "x'00000000000000000000000000000007'",
-            "link" | "code" | "token" | "pair_key" | "scope" | "identity" | "destination" => {
-                "x'7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451'"
-            }
+            "link" | "code" | "token" | "widget_token" | "pair_key" | "scope" | "identity"
+            | "destination" => "x'7902699be42c8a8e46fbbb4501726517e86b22c56a189f7625a6da49081b2451'",
             "email_key" | "target_key" | "blocker_email" | "client_id" | "queue" | "kind" | "name" => "'p7'",
             _ => "50",
         });

@@ -52,7 +52,7 @@ pub(crate) async fn seed(connection: &mut PgConnection, rows: u32, wanted: impl 
         ),
         format!("couple_date SELECT {pair}, {one}, 1, 3, 'title', '--02-29', 1, n"),
         format!("couple_preferences SELECT {one}, 1, 1, 1, 1, 0, NULL, NULL, NULL, NULL"),
-        format!("couple_digest SELECT {one}, 60, seq"),
+        format!("couple_digest SELECT {one}, 60, n"),
         format!("couple_job SELECT {one}, 'mail', 'mail', '{{}}', 'k' || n, n, n, 5, n, 0, NULL"),
         format!("couple_dead_job SELECT {one}, 'mail', 'mail', '{{}}', NULL, n, n, 5, n, 5, 'no', n"),
         format!("couple_outcome SELECT {}, {}, '{{}}', n, n", digest("n"), digest("n")),

@@ -29,20 +29,12 @@ pub(crate) struct FaultyLimits {
     full_at: Arc<Mutex<HashMap<Bucket, Duration>>>,
     /// Latest new bucket, for a fault that evicts it.
     latest: Arc<Mutex<Option<Bucket>>>,
-    /// Latest time of the wall clock, for a fault that never goes back.
-    latest_time: Arc<Mutex<Duration>>,
     storage: EngineState,
 }
 
 impl FaultyLimits {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            full_at: Arc::default(),
-            latest: Arc::default(),
-            latest_time: Arc::default(),
-            storage: EngineState::default(),
-        }
+        Self { clock, full_at: Arc::default(), latest: Arc::default(), storage: EngineState::default() }
     }
 
     /// Rate limiters of two processes.
@@ -92,14 +84,8 @@ impl FaultyLimits {
     }
 
     fn now(&self) -> Duration {
-        let wall = Duration::from_micros(u64::try_from(self.clock.now().micros()).unwrap_or(0));
         if planted("limits-use-the-wall-clock") {
-            return wall;
-        }
-        if planted("limits-use-the-latest-time-of-the-wall-clock") {
-            let mut latest = self.latest_time.lock().unwrap_or_else(PoisonError::into_inner);
-            *latest = wall.max(*latest);
-            return *latest;
+            return Duration::from_micros(u64::try_from(self.clock.now().micros()).unwrap_or(0));
         }
         let now = self.clock.monotonic();
         if planted("limits-refill-in-whole-seconds") { Duration::from_secs(now.as_secs()) } else { now }
