@@ -235,10 +235,13 @@ async fn couple_id_is_documented_where_it_is_checked() {
     listed.sort();
     let wanted = [
         "DELETE /v1/couple",
+        "DELETE /v1/couple/dates/{id}",
         "DELETE /v1/couple/entries/{seq}",
         "DELETE /v1/couple/entries/{seq}/reaction",
         "PATCH /v1/couple",
+        "PATCH /v1/couple/dates/{id}",
         "PATCH /v1/couple/entries/{seq}",
+        "POST /v1/couple/dates",
         "POST /v1/couple/entries",
         "POST /v1/couple/signals",
         "POST /v1/media",

@@ -37,10 +37,12 @@ impl RetireReason {
             Self::Complained => 2,
         }
     }
-    const fn from_count(count: i64) -> Self {
+    /// None for an address whose retirement has ended: its tally can be live again if the clock is set back.
+    const fn from_count(count: i64) -> Option<Self> {
         match count {
-            2 => Self::Complained,
-            _ => Self::Bounced,
+            1 => Some(Self::Bounced),
+            2 => Some(Self::Complained),
+            _ => None,
         }
     }
 }
@@ -128,11 +130,14 @@ fn proven_recipient(keys: &Keyring, report: &DeliveryReport) -> Option<EmailAddr
     recipients.into_iter().find(|email| report.message_ids.iter().any(|id| is_issued(keys, id, email.key())))
 }
 
-/// Whether a mail has a code or a link that confirms the address, and so can end its retirement.
-const fn confirms_address(message: &Message) -> bool {
+/// Whether a mail answers a request for a code or a link, which can end the retirement of the address.
+///
+/// The answer for an address that has an account is one of them: the reads must not tell whether it has one.
+const fn answers_a_request(message: &Message) -> bool {
     matches!(
         message,
         Message::ConfirmSignUp { .. }
+            | Message::AlreadySignedUp
             | Message::SignInCode { .. }
             | Message::SetPassword { .. }
             | Message::ConfirmEmail { .. }
@@ -165,7 +170,7 @@ impl CheckedMailer {
     pub async fn retired(&self, email: &EmailKey) -> Result<Option<RetireReason>, Error> {
         let id = TallyId::retired(&self.ports.keys, email);
         let tally = self.ports.store.tally(id, self.ports.now()).await?;
-        Ok(tally.map(|tally| RetireReason::from_count(tally.count)))
+        Ok(tally.and_then(|tally| RetireReason::from_count(tally.count)))
     }
 
     /// Retires the address of a permanent report, in one commit with the event [`AddressRetired`](crate::events::Event::AddressRetired).
@@ -212,7 +217,7 @@ impl CheckedMailer {
 #[async_trait]
 impl Mailer for CheckedMailer {
     async fn send(&self, mail: &Mail) -> Result<(), Error> {
-        if !confirms_address(&mail.message) && self.retired(mail.to.key()).await?.is_some() {
+        if !answers_a_request(&mail.message) && self.retired(mail.to.key()).await?.is_some() {
             tracing::debug!(id = %mail.id, "no mail to a retired address");
             return Ok(());
         }
