@@ -674,17 +674,19 @@ mod tests {
         let (ana, ben, cleo) = (world.person("ana"), world.person("ben"), world.person("cleo"));
         let couple = world.couple(&ana, &ben);
         let ended = Couple { ended_at: Some(at(5)), ..couple.clone() };
-        let end: Change =
-            PairingChange::End { id: couple.id, members: couple.members, at: at(9), by: None }.into();
+        let end = |by: &Person| -> Change {
+            let (id, members) = (couple.id, couple.members);
+            PairingChange::End { id, members, at: at(9), by: Some(by.id) }.into()
+        };
         let block = |blocker: &Person, blocked: AccountId| -> Change {
             let blocker_email = blocker.email.as_ref().unwrap().key().clone();
             PairingChange::Block(Block { blocker: blocker.id, blocker_email, blocked, at: at(9) }).into()
         };
-        assert_eq!(leave(Some(&couple), &ana, false, at(9)), Ok(vec![end.clone()]));
-        assert_eq!(leave(Some(&couple), &ana, true, at(9)), Ok(vec![end.clone(), block(&ana, ben.id)]));
-        assert_eq!(leave(Some(&couple), &ben, true, at(9)), Ok(vec![end.clone(), block(&ben, ana.id)]));
+        assert_eq!(leave(Some(&couple), &ana, false, at(9)), Ok(vec![end(&ana)]));
+        assert_eq!(leave(Some(&couple), &ana, true, at(9)), Ok(vec![end(&ana), block(&ana, ben.id)]));
+        assert_eq!(leave(Some(&couple), &ben, true, at(9)), Ok(vec![end(&ben), block(&ben, ana.id)]));
         let unverified = Person { email: None, ..ana.clone() };
-        assert_eq!(leave(Some(&couple), &unverified, true, at(9)), Ok(vec![end]));
+        assert_eq!(leave(Some(&couple), &unverified, true, at(9)), Ok(vec![end(&ana)]));
         for (couple, person) in [(None, &ana), (Some(&couple), &cleo), (Some(&ended), &ana)] {
             assert_eq!(leave(couple, person, false, at(9)), Err(PairingError::NotPaired));
         }
