@@ -44,7 +44,7 @@ impl GlanceReader {
     }
 }
 
-/// What a glance shows.
+/// Content of a glance.
 #[derive(Debug, Clone)]
 pub struct Glance {
     /// Name of the partner; none if the account was deleted.

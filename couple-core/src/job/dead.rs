@@ -1,4 +1,4 @@
-//! What an operator does with dead jobs.
+//! List and replay of dead jobs, for operators.
 
 use std::time::Duration;
 

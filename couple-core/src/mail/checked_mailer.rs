@@ -58,7 +58,7 @@ pub struct RetiredAddress {
     pub reason: RetireReason,
 }
 
-/// What a report says about a mail.
+/// Kind of a report about a mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportKind {
     /// The mail was refused permanently (status 5.x.x).
@@ -72,7 +72,7 @@ pub enum ReportKind {
 /// Report about a mail, as it was read from a message that anyone can have written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryReport {
-    /// What it says.
+    /// Kind of the report.
     pub kind: ReportKind,
     /// Message-IDs that it names, without angle brackets.
     pub message_ids: Vec<String>,

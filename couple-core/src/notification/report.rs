@@ -1,4 +1,4 @@
-//! What became of a push message, for logs, metrics and developer tools of the host.
+//! Reports of decisions and results of push messages, for logs, metrics and developer tools of the host.
 
 use std::sync::Arc;
 
@@ -16,11 +16,11 @@ pub struct PushReport<'a> {
     pub to: AccountId,
     /// Kind of event.
     pub kind: NotificationKind,
-    /// What happened.
+    /// Decision of the job, or result of the message.
     pub outcome: PushOutcome<'a>,
 }
 
-/// What became of a notification, or of one of its messages.
+/// Decision about a notification, or result of one of its messages.
 #[derive(Debug, Clone)]
 pub enum PushOutcome<'a> {
     /// Nothing is sent.
